@@ -1,0 +1,1 @@
+//! The Toss Payments adapter.
