@@ -2,5 +2,14 @@
 //!
 //! Read `payments/` for what happens, `domain/` for what may happen, `http/` and `worker/` for who asks for it.
 
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod db;
+#[cfg(feature = "dev")]
+pub mod dev;
 pub mod domain;
+pub mod http;
+pub mod payments;
 pub mod provider;
+pub mod telemetry;

@@ -13,10 +13,11 @@ use super::vocabulary;
 pub struct PaymentKey(String);
 
 impl PaymentKey {
-    /// Accepts 1–200 printable ASCII characters without space, slash, `?` or `#`.
+    /// Accepts 1–200 printable ASCII characters without space, slash, `?` or `#`. A lone `.` or `..` would step
+    /// out of its place in a URL, so it is no key either.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let fits = !text.is_empty() && text.len() <= 200;
+        let fits = !text.is_empty() && text.len() <= 200 && !matches!(text, "." | "..");
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'%' | b'\\'));
         (fits && plain).then(|| Self(text.to_owned()))
     }

@@ -9,6 +9,8 @@ pub mod ids;
 pub mod money;
 pub mod order;
 pub mod payment;
+pub mod resolution;
+pub mod stock;
 
 /// Declares a closed vocabulary: an enum whose variants have one stable text each (database, JSON, labels).
 macro_rules! vocabulary {

@@ -121,6 +121,21 @@ vocabulary! {
 }
 
 impl PaymentStatus {
+    /// Whether the PG still has to say how it ends.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Confirming | Self::AwaitingDeposit => true,
+            Self::Ready
+            | Self::Approved
+            | Self::PartiallyCanceled
+            | Self::Canceled
+            | Self::Declined
+            | Self::Expired
+            | Self::Reversing => false,
+        }
+    }
+
     /// Whether the order can have no other payment beside this one.
     #[must_use]
     pub const fn is_live(self) -> bool {

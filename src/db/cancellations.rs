@@ -1,0 +1,347 @@
+//! Cancellations and the units they give back.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::now;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::schema::{cancellation_items, cancellations};
+use super::{Conn, DbError, later};
+use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
+use crate::domain::evidence::{DoubtReason, PgCancel, Refusal, RefusalClass};
+use crate::domain::ids::{CancellationId, OrderId, PaymentId};
+use crate::domain::stock::LineQuantity;
+
+/// A cancellation as stored.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = cancellations, check_for_backend(diesel::pg::Pg))]
+#[expect(missing_docs, reason = "the columns are explained in the migration")]
+pub struct CancellationRow {
+    pub id: CancellationId,
+    pub payment_id: PaymentId,
+    pub order_id: OrderId,
+    pub amount: i64,
+    pub reason: String,
+    pub status: CancellationStatus,
+    pub origin: CancellationOrigin,
+    pub attempt: i32,
+    pub needs_account: bool,
+    pub refusal_class: Option<RefusalClass>,
+    pub refusal_code: Option<String>,
+    pub doubt: Option<DoubtReason>,
+    pub inquire_at: Option<DateTime<Utc>>,
+    pub inquiries: i32,
+    pub not_found_count: i32,
+    pub canceled_at: Option<DateTime<Utc>>,
+    pub version: i32,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl CancellationRow {
+    /// The PG's idempotency key of the current try.
+    #[must_use]
+    pub fn cancel_key(&self) -> String {
+        format!("{}:{}", self.id, self.attempt)
+    }
+}
+
+/// A cancellation about to be requested.
+#[derive(Debug, Clone)]
+pub struct NewCancellation {
+    /// Its id.
+    pub id: CancellationId,
+    /// The payment it takes from.
+    pub payment_id: PaymentId,
+    /// That payment's order.
+    pub order_id: OrderId,
+    /// Which PG.
+    pub provider: String,
+    /// Minor units.
+    pub amount: i64,
+    /// The shop's reason.
+    pub reason: String,
+    /// Why it exists.
+    pub origin: CancellationOrigin,
+    /// Whether it can only be sent with a refund account.
+    pub needs_account: bool,
+    /// Units to give back once it is done.
+    pub units: Vec<LineQuantity>,
+    /// When recovery takes over.
+    pub recover_after: Duration,
+    /// The request's trace.
+    pub trace_id: Option<String>,
+}
+
+/// Writes the intent. The payment's and the lines' capacity must have been taken in the same transaction.
+pub async fn insert(conn: &mut Conn, new: NewCancellation) -> Result<CancellationRow, DbError> {
+    let (id, order_id) = (new.id, new.order_id);
+    let row = diesel::insert_into(cancellations::table)
+        .values((
+            cancellations::id.eq(id),
+            cancellations::payment_id.eq(new.payment_id),
+            cancellations::order_id.eq(order_id),
+            cancellations::provider.eq(new.provider),
+            cancellations::amount.eq(new.amount),
+            cancellations::reason.eq(new.reason),
+            cancellations::status.eq(CancellationStatus::Requested),
+            cancellations::origin.eq(new.origin),
+            cancellations::needs_account.eq(new.needs_account),
+            cancellations::inquire_at.eq(later(new.recover_after).nullable()),
+            cancellations::trace_id.eq(new.trace_id),
+        ))
+        .returning(CancellationRow::as_returning())
+        .get_result(conn)
+        .await?;
+    insert_units(conn, id, order_id, &new.units).await?;
+    Ok(row)
+}
+
+/// Records a cancel that was made in the PG's own console. `false` if it is known already.
+pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgCancel) -> Result<bool, DbError> {
+    let (id, order_id) = (new.id, new.order_id);
+    let inserted = diesel::insert_into(cancellations::table)
+        .values((
+            cancellations::id.eq(id),
+            cancellations::payment_id.eq(new.payment_id),
+            cancellations::order_id.eq(order_id),
+            cancellations::provider.eq(new.provider),
+            cancellations::amount.eq(new.amount),
+            cancellations::reason.eq(new.reason),
+            cancellations::status.eq(CancellationStatus::Done),
+            cancellations::origin.eq(CancellationOrigin::External),
+            cancellations::provider_transaction_key.eq(&cancel.transaction_key),
+            cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(Utc::now)),
+            cancellations::trace_id.eq(new.trace_id),
+        ))
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    if inserted == 1 {
+        insert_units(conn, id, order_id, &new.units).await?;
+    }
+    Ok(inserted == 1)
+}
+
+async fn insert_units(
+    conn: &mut Conn,
+    id: CancellationId,
+    order_id: OrderId,
+    units: &[LineQuantity],
+) -> Result<(), DbError> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = units
+        .iter()
+        .map(|unit| {
+            (
+                cancellation_items::cancellation_id.eq(id),
+                cancellation_items::order_id.eq(order_id),
+                cancellation_items::line.eq(unit.line),
+                cancellation_items::quantity.eq(unit.quantity),
+            )
+        })
+        .collect();
+    diesel::insert_into(cancellation_items::table).values(rows).execute(conn).await?;
+    Ok(())
+}
+
+/// The cancellation, without locking it.
+pub async fn find(conn: &mut Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
+    Ok(cancellations::table.find(id).select(CancellationRow::as_select()).first(conn).await.optional()?)
+}
+
+/// The cancellation, locked. Its order and payment must be locked already.
+pub async fn lock(conn: &mut Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
+    let row =
+        cancellations::table.find(id).select(CancellationRow::as_select()).for_update().first(conn).await.optional()?;
+    Ok(row)
+}
+
+/// The units a cancellation gives back.
+pub async fn units(conn: &mut Conn, id: CancellationId) -> Result<Vec<LineQuantity>, DbError> {
+    let rows: Vec<(i32, i32)> = cancellation_items::table
+        .filter(cancellation_items::cancellation_id.eq(id))
+        .select((cancellation_items::line, cancellation_items::quantity))
+        .order(cancellation_items::line)
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(line, quantity)| LineQuantity { line, quantity }).collect())
+}
+
+/// All cancellations of these payments with their units, oldest first.
+pub async fn of_payments(
+    conn: &mut Conn,
+    payments: &[PaymentId],
+) -> Result<Vec<(CancellationRow, Vec<LineQuantity>)>, DbError> {
+    let ids: Vec<uuid::Uuid> = payments.iter().map(|id| id.uuid()).collect();
+    let rows: Vec<CancellationRow> = cancellations::table
+        .filter(cancellations::payment_id.eq_any(ids))
+        .select(CancellationRow::as_select())
+        .order(cancellations::id)
+        .load(conn)
+        .await?;
+    let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.id.uuid()).collect();
+    let units: Vec<(CancellationId, i32, i32)> = cancellation_items::table
+        .filter(cancellation_items::cancellation_id.eq_any(ids))
+        .select((cancellation_items::cancellation_id, cancellation_items::line, cancellation_items::quantity))
+        .order((cancellation_items::cancellation_id, cancellation_items::line))
+        .load(conn)
+        .await?;
+    let with_units = rows.into_iter().map(|row| {
+        let own = units.iter().filter(|(id, ..)| *id == row.id);
+        let units = own.map(|&(_, line, quantity)| LineQuantity { line, quantity }).collect();
+        (row, units)
+    });
+    Ok(with_units.collect())
+}
+
+/// The PG's transaction keys of a payment's decided cancellations.
+pub async fn known_transactions(conn: &mut Conn, payment: PaymentId) -> Result<Vec<String>, DbError> {
+    let keys: Vec<Option<String>> = cancellations::table
+        .filter(cancellations::payment_id.eq(payment))
+        .filter(cancellations::provider_transaction_key.is_not_null())
+        .select(cancellations::provider_transaction_key)
+        .load(conn)
+        .await?;
+    Ok(keys.into_iter().flatten().collect())
+}
+
+/// The payment's undecided cancellation, if there is one.
+pub async fn open_of(conn: &mut Conn, payment: PaymentId) -> Result<Option<CancellationRow>, DbError> {
+    let row = cancellations::table
+        .filter(cancellations::payment_id.eq(payment))
+        .filter(cancellations::status.eq(CancellationStatus::Requested))
+        .select(CancellationRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// `requested → done`; returns the new row.
+pub async fn set_done(conn: &mut Conn, id: CancellationId, cancel: &PgCancel) -> Result<CancellationRow, DbError> {
+    let row = diesel::update(cancellations::table.find(id))
+        .set((
+            cancellations::status.eq(CancellationStatus::Done),
+            cancellations::provider_transaction_key.eq(&cancel.transaction_key),
+            cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(Utc::now)),
+            cancellations::doubt.eq(None::<DoubtReason>),
+            cancellations::inquire_at.eq(None::<DateTime<Utc>>),
+            cancellations::lease_until.eq(None::<DateTime<Utc>>),
+            cancellations::version.eq(cancellations::version + 1),
+            cancellations::updated_at.eq(now),
+        ))
+        .returning(CancellationRow::as_returning())
+        .get_result(conn)
+        .await?;
+    Ok(row)
+}
+
+/// `requested → refused`; returns the new row.
+pub async fn set_refused(conn: &mut Conn, id: CancellationId, refusal: &Refusal) -> Result<CancellationRow, DbError> {
+    let row = diesel::update(cancellations::table.find(id))
+        .set((
+            cancellations::status.eq(CancellationStatus::Refused),
+            cancellations::refusal_class.eq(refusal.class),
+            cancellations::refusal_code.eq(&refusal.code),
+            cancellations::doubt.eq(None::<DoubtReason>),
+            cancellations::inquire_at.eq(None::<DateTime<Utc>>),
+            cancellations::lease_until.eq(None::<DateTime<Utc>>),
+            cancellations::version.eq(cancellations::version + 1),
+            cancellations::updated_at.eq(now),
+        ))
+        .returning(CancellationRow::as_returning())
+        .get_result(conn)
+        .await?;
+    Ok(row)
+}
+
+/// Records the first doubt about a cancellation as an event-worthy change; returns the new version.
+pub async fn set_doubt(
+    conn: &mut Conn,
+    id: CancellationId,
+    doubt: DoubtReason,
+    wait: Duration,
+) -> Result<i32, DbError> {
+    let version = diesel::update(cancellations::table.find(id))
+        .set((
+            cancellations::doubt.eq(doubt),
+            cancellations::inquire_at.eq(later(wait).nullable()),
+            cancellations::lease_until.eq(None::<DateTime<Utc>>),
+            cancellations::version.eq(cancellations::version + 1),
+            cancellations::updated_at.eq(now),
+        ))
+        .returning(cancellations::version)
+        .get_result(conn)
+        .await?;
+    Ok(version)
+}
+
+/// Plans the next step of an undecided cancellation without an event.
+pub async fn postpone(
+    conn: &mut Conn,
+    id: CancellationId,
+    wait: Duration,
+    doubt: Option<DoubtReason>,
+    not_found_count: i32,
+) -> Result<(), DbError> {
+    diesel::update(cancellations::table.find(id))
+        .filter(cancellations::status.eq(CancellationStatus::Requested))
+        .set((
+            cancellations::inquire_at.eq(later(wait).nullable()),
+            cancellations::lease_until.eq(None::<DateTime<Utc>>),
+            cancellations::inquiries.eq(cancellations::inquiries + 1),
+            cancellations::not_found_count.eq(not_found_count),
+            doubt.map(|doubt| cancellations::doubt.eq(doubt)),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// A new idempotency key for the same cancellation, after an inquiry has shown that the old one is spent for nothing.
+pub async fn next_attempt(
+    conn: &mut Conn,
+    id: CancellationId,
+    lease: Duration,
+) -> Result<Option<CancellationRow>, DbError> {
+    let row = diesel::update(cancellations::table.find(id))
+        .filter(cancellations::status.eq(CancellationStatus::Requested))
+        .set((
+            cancellations::attempt.eq(cancellations::attempt + 1),
+            cancellations::inquire_at.eq(later(lease).nullable()),
+            cancellations::updated_at.eq(now),
+        ))
+        .returning(CancellationRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// Leases up to `limit_rows` cancellations whose next step is due.
+pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Result<Vec<CancellationRow>, DbError> {
+    let due: Vec<uuid::Uuid> = cancellations::table
+        .filter(cancellations::inquire_at.le(now))
+        .filter(cancellations::lease_until.is_null().or(cancellations::lease_until.lt(now)))
+        .select(cancellations::id)
+        .order(cancellations::inquire_at)
+        .limit(limit_rows)
+        .for_update()
+        .skip_locked()
+        .load(conn)
+        .await?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = diesel::update(cancellations::table.filter(cancellations::id.eq_any(due)))
+        .set(cancellations::lease_until.eq(later(lease).nullable()))
+        .returning(CancellationRow::as_returning())
+        .get_results(conn)
+        .await?;
+    Ok(rows)
+}

@@ -1,0 +1,161 @@
+//! Making connections: the pool, TLS, session settings and migrations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::ConnectionError;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, bb8};
+use diesel_async::{AsyncMigrationHarness, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use futures_util::FutureExt;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Conn, DbError};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// How to reach the database and how hard to use it.
+#[derive(Debug, Clone)]
+pub struct DbConfig {
+    /// `postgres://…`; secret, since it may hold a password.
+    pub url: SecretString,
+    /// Connections at most.
+    pub pool_connections_max: u32,
+    /// How long a request waits for one.
+    pub pool_wait: Duration,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+    /// How long a statement waits for a row.
+    pub lock_timeout: Duration,
+    /// A file of additional root certificates (PEM), for `sslmode=verify-ca` and `verify-full`.
+    pub root_cert_file: Option<std::path::PathBuf>,
+}
+
+/// What can be wrong before the first statement.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL cannot be read. The URL itself is not shown: it may hold a password.
+    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
+    Url(String),
+    /// Certificates cannot be read.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// No connection.
+    #[error("cannot connect to the database: {0}")]
+    Connect(String),
+    /// A migration failed.
+    #[error("migration failed: {0}")]
+    Migration(String),
+}
+
+/// Makes the pool. The first connection is made on first use.
+pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
+    let dialer = Arc::new(Dialer::new(config)?);
+    let mut manager = ManagerConfig::default();
+    manager.custom_setup = Box::new(move |_| {
+        let dialer = Arc::clone(&dialer);
+        async move { dialer.dial().await.map_err(|error| ConnectionError::BadConnection(error.to_string())) }.boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(String::new(), manager);
+    bb8::Pool::builder()
+        .max_size(config.pool_connections_max)
+        .connection_timeout(config.pool_wait)
+        .max_lifetime(Some(Duration::from_secs(30 * 60)))
+        .build(manager)
+        .await
+        .map_err(|error| ConnectError::Connect(error.to_string()))
+}
+
+/// Brings the schema up to this program's version. Needs a multi-threaded runtime.
+pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, ConnectError> {
+    let conn = Dialer::new(config)?.dial().await?;
+    let mut harness = AsyncMigrationHarness::new(conn);
+    let applied = tokio::task::block_in_place(|| {
+        harness
+            .run_pending_migrations(MIGRATIONS)
+            .map(|versions| versions.iter().map(ToString::to_string).collect())
+            .map_err(|error| ConnectError::Migration(error.to_string()))
+    });
+    applied
+}
+
+/// Whether every migration of this program has been applied.
+pub async fn is_migrated(config: &DbConfig) -> Result<bool, ConnectError> {
+    let conn = Dialer::new(config)?.dial().await?;
+    let mut harness = AsyncMigrationHarness::new(conn);
+    tokio::task::block_in_place(|| {
+        harness
+            .has_pending_migration(MIGRATIONS)
+            .map(|pending| !pending)
+            .map_err(|error| ConnectError::Migration(error.to_string()))
+    })
+}
+
+/// Creates `name` in the cluster that `config` points at, unless it exists. For the development stack and tests.
+pub async fn ensure_database(config: &DbConfig, name: &str, template: Option<&str>) -> Result<(), ConnectError> {
+    let mut conn = Dialer::new(config)?.dial().await?;
+    let quoted = |ident: &str| format!("\"{}\"", ident.replace('"', "\"\""));
+    let template = template.map(|template| format!(" template {}", quoted(template))).unwrap_or_default();
+    let created = conn.batch_execute(&format!("create database {}{template}", quoted(name))).await;
+    match created {
+        Ok(()) => Ok(()),
+        Err(error) if error.to_string().contains("already exists") => Ok(()),
+        Err(error) => Err(ConnectError::Connect(error.to_string())),
+    }
+}
+
+/// Knows how to make one connection: address, TLS and session settings.
+struct Dialer {
+    config: tokio_postgres::Config,
+    tls: tokio_postgres_rustls::MakeRustlsConnect,
+    session: String,
+}
+
+impl Dialer {
+    fn new(config: &DbConfig) -> Result<Self, ConnectError> {
+        let (url, mode) = tls::split_sslmode(config.url.expose_secret());
+        let mut parsed: tokio_postgres::Config =
+            url.parse().map_err(|error: tokio_postgres::Error| ConnectError::Url(reason(&error)))?;
+        parsed.ssl_mode(mode.negotiation());
+        parsed.connect_timeout(Duration::from_secs(5));
+        parsed.application_name("paygauge");
+        let session = format!(
+            "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}",
+            config.statement_timeout.as_millis(),
+            config.lock_timeout.as_millis(),
+            (config.statement_timeout * 2).as_millis(),
+        );
+        let tls = tls::connector(mode, config.root_cert_file.as_deref())?;
+        Ok(Self { config: parsed, tls, session })
+    }
+
+    async fn dial(&self) -> Result<Conn, ConnectError> {
+        let (client, connection) =
+            self.config.connect(self.tls.clone()).await.map_err(|error| ConnectError::Connect(reason(&error)))?;
+        let mut conn = Conn::try_from_client_and_connection(client, connection)
+            .await
+            .map_err(|error| ConnectError::Connect(error.to_string()))?;
+        conn.batch_execute(&self.session).await.map_err(|error| ConnectError::Connect(error.to_string()))?;
+        Ok(conn)
+    }
+}
+
+impl From<ConnectError> for DbError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// The error with its causes, which tokio-postgres leaves out of its own text.
+fn reason(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+mod tls;

@@ -1,0 +1,127 @@
+//! The append-only history: one row per change of state, in the transaction that makes it.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::schema::events;
+use super::{Conn, DbError};
+use crate::domain::cancellation::{CancellationEvent, CancellationStatus};
+use crate::domain::ids::{CancellationId, OrderId, PaymentId};
+use crate::domain::order::{OrderEvent, OrderStatus};
+use crate::domain::payment::{PaymentEvent, PaymentStatus};
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject {
+    /// An order.
+    Order {
+        /// What happened.
+        event: OrderEvent,
+        /// The state before; `None` for the first event.
+        from: Option<OrderStatus>,
+        /// The state after.
+        to: OrderStatus,
+    },
+    /// A payment of the order.
+    Payment {
+        /// Which.
+        id: PaymentId,
+        /// What happened.
+        event: PaymentEvent,
+        /// The state before.
+        from: Option<PaymentStatus>,
+        /// The state after.
+        to: PaymentStatus,
+    },
+    /// A cancellation of one of the order's payments.
+    Cancellation {
+        /// Which.
+        id: CancellationId,
+        /// What happened.
+        event: CancellationEvent,
+        /// The state before.
+        from: Option<CancellationStatus>,
+        /// The state after.
+        to: CancellationStatus,
+    },
+}
+
+/// Who and what stands behind a change: written into each of its events.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// A key's id, `checkout`, `webhook`, `recovery`, `expiry` …
+    pub actor: String,
+    /// The trace of the request or worker item.
+    pub trace_id: Option<String>,
+}
+
+/// Appends an event; `seq` is the row's version after the change.
+pub async fn append(
+    conn: &mut Conn,
+    order: OrderId,
+    seq: i32,
+    subject: Subject,
+    origin: &Origin,
+    detail: serde_json::Value,
+) -> Result<(), DbError> {
+    let (aggregate, aggregate_id, kind, from, to) = match subject {
+        Subject::Order { event, from, to } => {
+            ("order", order.uuid(), event.as_str(), from.map(OrderStatus::as_str), to.as_str())
+        }
+        Subject::Payment { id, event, from, to } => {
+            ("payment", id.uuid(), event.as_str(), from.map(PaymentStatus::as_str), to.as_str())
+        }
+        Subject::Cancellation { id, event, from, to } => {
+            ("cancellation", id.uuid(), event.as_str(), from.map(CancellationStatus::as_str), to.as_str())
+        }
+    };
+    diesel::insert_into(events::table)
+        .values((
+            events::aggregate.eq(aggregate),
+            events::aggregate_id.eq(aggregate_id),
+            events::seq.eq(seq),
+            events::order_id.eq(order),
+            events::kind.eq(kind),
+            events::from_status.eq(from),
+            events::to_status.eq(to),
+            events::actor.eq(&origin.actor),
+            events::detail.eq(detail),
+            events::trace_id.eq(&origin.trace_id),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// An event as stored.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
+#[expect(missing_docs, reason = "the columns are explained in the migration")]
+pub struct EventRow {
+    pub id: i64,
+    pub aggregate: String,
+    pub aggregate_id: Uuid,
+    pub seq: i32,
+    pub order_id: OrderId,
+    pub kind: String,
+    pub from_status: Option<String>,
+    pub to_status: String,
+    pub actor: String,
+    pub detail: serde_json::Value,
+    pub trace_id: Option<String>,
+    pub occurred_at: DateTime<Utc>,
+}
+
+/// Everything that happened to an order, its payments and their cancellations, oldest first, bounded.
+pub async fn of_order(conn: &mut Conn, order: OrderId, limit_rows: i64) -> Result<Vec<EventRow>, DbError> {
+    let rows = events::table
+        .filter(events::order_id.eq(order))
+        .select(EventRow::as_select())
+        .order(events::id)
+        .limit(limit_rows)
+        .load(conn)
+        .await?;
+    Ok(rows)
+}

@@ -1,0 +1,145 @@
+//! Idempotency keys: one claim, one answer.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::now;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::schema::idempotency_keys;
+use super::{Conn, DbError, later};
+
+/// A key in its scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Whose key: an API key's id, or an order for a checkout token.
+    pub owner: String,
+    /// Which operation.
+    pub route: &'static str,
+    /// The caller's key.
+    pub key: String,
+    /// SHA-256 of what was asked.
+    pub fingerprint: Vec<u8>,
+}
+
+/// A stored claim.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = idempotency_keys, check_for_backend(diesel::pg::Pg))]
+pub struct ClaimRow {
+    /// SHA-256 of what was asked first.
+    pub fingerprint: Vec<u8>,
+    /// What the claim made.
+    pub resource_id: Uuid,
+    /// The answer's status, once there is one.
+    pub response_status: Option<i16>,
+    /// The answer's body, byte for byte.
+    pub response_body: Option<String>,
+    /// Until when the first request counts as running.
+    pub lease_until: DateTime<Utc>,
+}
+
+/// Claims a key for `resource`; `false` if it is taken. Waits for a concurrent claim of the same key to commit.
+pub async fn claim(
+    conn: &mut Conn,
+    scope: &Scope,
+    resource: Uuid,
+    lease: Duration,
+    keep: Duration,
+) -> Result<bool, DbError> {
+    let inserted = diesel::insert_into(idempotency_keys::table)
+        .values((
+            idempotency_keys::owner.eq(&scope.owner),
+            idempotency_keys::route.eq(scope.route),
+            idempotency_keys::key.eq(&scope.key),
+            idempotency_keys::fingerprint.eq(&scope.fingerprint),
+            idempotency_keys::status.eq("in_progress"),
+            idempotency_keys::resource_id.eq(resource),
+            idempotency_keys::lease_until.eq(later(lease)),
+            idempotency_keys::expires_at.eq(later(keep)),
+        ))
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    Ok(inserted == 1)
+}
+
+/// The claim on a key.
+pub async fn find(conn: &mut Conn, scope: &Scope) -> Result<Option<ClaimRow>, DbError> {
+    let row = idempotency_keys::table
+        .find((&scope.owner, scope.route, &scope.key))
+        .select(ClaimRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// Points the open claims on `from` at `to`: the claim was made before it was known which row it is about.
+pub async fn point_to(conn: &mut Conn, from: Uuid, to: Uuid) -> Result<(), DbError> {
+    diesel::update(idempotency_keys::table)
+        .filter(idempotency_keys::resource_id.eq(from))
+        .filter(idempotency_keys::status.eq("in_progress"))
+        .set(idempotency_keys::resource_id.eq(to))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// An answer to keep.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// HTTP status.
+    pub status: i16,
+    /// JSON, byte for byte.
+    pub body: String,
+}
+
+/// Stores the answer for every open claim on `resource`.
+pub async fn answer(conn: &mut Conn, resource: Uuid, response: &Response) -> Result<(), DbError> {
+    diesel::update(idempotency_keys::table)
+        .filter(idempotency_keys::resource_id.eq(resource))
+        .filter(idempotency_keys::status.eq("in_progress"))
+        .set((
+            idempotency_keys::status.eq("done"),
+            idempotency_keys::response_status.eq(response.status),
+            idempotency_keys::response_body.eq(&response.body),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Frees the open claims on `resource`: nothing happened, so the same key may be tried again.
+pub async fn free(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
+    diesel::delete(idempotency_keys::table)
+        .filter(idempotency_keys::resource_id.eq(resource))
+        .filter(idempotency_keys::status.eq("in_progress"))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Ends the leases on `resource`: its first request was answered "not certain yet", so a repeat gets today's truth.
+pub async fn end_lease(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
+    diesel::update(idempotency_keys::table)
+        .filter(idempotency_keys::resource_id.eq(resource))
+        .filter(idempotency_keys::status.eq("in_progress"))
+        .set(idempotency_keys::lease_until.eq(now))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Forgets answered keys whose time is over; returns how many.
+pub async fn delete_expired(conn: &mut Conn, limit_rows: i64) -> Result<usize, DbError> {
+    let deleted = diesel::sql_query(
+        "delete from idempotency_keys where ctid = any (array(
+             select ctid from idempotency_keys where expires_at < now() and status = 'done' limit $1))",
+    )
+    .bind::<diesel::sql_types::BigInt, _>(limit_rows)
+    .execute(conn)
+    .await?;
+    Ok(deleted)
+}

@@ -1,0 +1,221 @@
+//! PostgreSQL, the only truth: the pool, transactions, and one file of statements per table family.
+//!
+//! The functions in the files below are statements named like sentences over a connection; they decide nothing and
+//! open no transaction. Transactions are opened in `payments/` and `worker/`, through [`Db::transaction`], which
+//! measures each, and never while a PG is being called.
+
+pub mod cancellations;
+pub mod connect;
+pub mod events;
+pub mod idempotency;
+pub mod keys;
+pub mod orders;
+pub mod overview;
+pub mod payments;
+pub mod products;
+pub mod schema;
+pub mod stock;
+pub mod types;
+pub mod webhooks;
+
+use std::ops::AsyncFnOnce;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel_async::AsyncConnection;
+use diesel_async::AsyncPgConnection;
+use diesel_async::pooled_connection::bb8;
+
+use crate::telemetry::labels::{Tx, TxResult};
+use crate::telemetry::ledger::{self, Step};
+use crate::telemetry::record;
+
+/// A connection, inside or outside a transaction.
+pub type Conn = AsyncPgConnection;
+
+/// What the database can answer besides rows.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection in time, or none can be made.
+    #[error("no database connection: {0}")]
+    Unavailable(String),
+    /// A constraint said no; its name is the reason.
+    #[error("constraint {0} refused the change")]
+    Constraint(String),
+    /// A number does not fit its column.
+    #[error("a number does not fit")]
+    OutOfRange,
+    /// Anything else.
+    #[error("database: {0}")]
+    Query(#[source] DieselError),
+}
+
+impl From<DieselError> for DbError {
+    fn from(error: DieselError) -> Self {
+        if let DieselError::DatabaseError(kind, info) = &error {
+            let named = info.constraint_name().map(str::to_owned);
+            match kind {
+                DatabaseErrorKind::UniqueViolation
+                | DatabaseErrorKind::CheckViolation
+                | DatabaseErrorKind::ForeignKeyViolation => {
+                    if let Some(name) = named {
+                        return Self::Constraint(name);
+                    }
+                }
+                _ if info.message().contains("out of range") => return Self::OutOfRange,
+                DatabaseErrorKind::ClosedConnection => return Self::Unavailable(info.message().to_owned()),
+                _ => {}
+            }
+        }
+        Self::Query(error)
+    }
+}
+
+impl DbError {
+    /// Whether this constraint refused the change.
+    #[must_use]
+    pub fn is_constraint(&self, name: &str) -> bool {
+        matches!(self, Self::Constraint(found) if found == name)
+    }
+}
+
+/// A closure whose future can move between threads. `AsyncFnOnce` alone cannot say so yet.
+pub trait SendWork<C, R>: FnOnce(C) -> <Self as SendWork<C, R>>::Running {
+    /// What the closure returns.
+    type Running: Future<Output = R> + Send;
+}
+
+impl<F, C, R, Running> SendWork<C, R> for F
+where
+    F: FnOnce(C) -> Running,
+    Running: Future<Output = R> + Send,
+{
+    type Running = Running;
+}
+
+/// The pool.
+#[derive(Clone)]
+pub struct Db {
+    pool: bb8::Pool<Conn>,
+    connections_max: u32,
+    pending: Arc<AtomicU32>,
+}
+
+tokio::task_local! {
+    /// Set while a task holds a connection, so that `provider::call` can refuse to run meanwhile.
+    static HOLDS_CONNECTION: ();
+}
+
+/// Whether the current task holds a database connection.
+#[must_use]
+pub fn holds_connection() -> bool {
+    HOLDS_CONNECTION.try_with(|()| ()).is_ok()
+}
+
+impl Db {
+    /// Wraps a pool made by [`connect::pool`].
+    #[must_use]
+    pub fn new(pool: bb8::Pool<Conn>, connections_max: u32) -> Self {
+        Self { pool, connections_max, pending: Arc::default() }
+    }
+
+    /// Connections as they are now, for the gauges.
+    #[must_use]
+    pub fn snapshot(&self) -> record::PoolSnapshot {
+        let state = self.pool.state();
+        record::PoolSnapshot {
+            idle: state.idle_connections,
+            used: state.connections.saturating_sub(state.idle_connections),
+            max: self.connections_max,
+            pending: self.pending.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Runs `work` in one transaction at READ COMMITTED; commits if it returns `Ok`, rolls back otherwise.
+    pub async fn transaction<T, E, F>(&self, tx: Tx, work: F) -> Result<T, E>
+    where
+        F: for<'r> AsyncFnOnce(&'r mut Conn) -> Result<T, E> + for<'r> SendWork<&'r mut Conn, Result<T, E>> + Send,
+        T: Send,
+        E: From<DbError> + Send,
+    {
+        let started = Instant::now();
+        let mut conn = self.connection().await?;
+        let busy = Instant::now();
+        let done = HOLDS_CONNECTION
+            .scope((), Box::pin(async { conn.transaction(async |conn| work(conn).await.map_err(TxError::Work)).await }))
+            .await;
+        drop(conn);
+        let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
+        record::transaction(tx, result, busy.elapsed());
+        ledger::add(Step::Db, started.elapsed());
+        done.map_err(|error| match error {
+            TxError::Work(error) => error,
+            TxError::Database(error) => E::from(DbError::from(error)),
+        })
+    }
+
+    /// Runs read-only `work` on a connection without opening a transaction.
+    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'r> AsyncFnOnce(&'r mut Conn) -> Result<T, E> + for<'r> SendWork<&'r mut Conn, Result<T, E>> + Send,
+        T: Send,
+        E: From<DbError> + Send,
+    {
+        let started = Instant::now();
+        let mut conn = self.connection().await?;
+        let done = HOLDS_CONNECTION.scope((), Box::pin(async { work(&mut conn).await })).await;
+        drop(conn);
+        ledger::add(Step::Db, started.elapsed());
+        done
+    }
+
+    async fn connection(&self) -> Result<bb8::PooledConnection<'_, Conn>, DbError> {
+        let started = Instant::now();
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let conn = self.pool.get().await;
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        record::pool_wait(started.elapsed());
+        conn.map_err(|error| {
+            record::pool_timeout();
+            DbError::Unavailable(error.to_string())
+        })
+    }
+}
+
+/// Keeps the work's own error apart from a failing BEGIN or COMMIT.
+enum TxError<E> {
+    Work(E),
+    Database(DieselError),
+}
+
+impl<E> From<DieselError> for TxError<E> {
+    fn from(error: DieselError) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// The database's clock, as a point in time of its own type.
+type Now = diesel::dsl::AsExprOf<diesel::dsl::now, diesel::sql_types::Timestamptz>;
+
+/// The moment `wait` from now, by the database's clock.
+#[must_use]
+pub fn later(wait: Duration) -> <Now as std::ops::Add<diesel::data_types::PgInterval>>::Output {
+    use diesel::IntoSql;
+    diesel::dsl::now.into_sql::<diesel::sql_types::Timestamptz>() + in_future(wait)
+}
+
+/// `duration` as whole seconds and microseconds for an SQL interval, never negative.
+#[must_use]
+pub fn in_future(duration: Duration) -> diesel::data_types::PgInterval {
+    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    diesel::data_types::PgInterval::from_microseconds(micros)
+}
+
+/// The smallest id made at `time`: ids carry their time in front, so a range of time is a range of ids.
+#[must_use]
+pub fn first_id_at(time: chrono::DateTime<chrono::Utc>) -> uuid::Uuid {
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}

@@ -1,0 +1,306 @@
+//! Orders and their lines.
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::now;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::schema::{order_items, orders};
+use super::{Conn, DbError};
+use crate::domain::ids::{OrderId, ProductId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::order::OrderStatus;
+use crate::domain::stock::LineQuantity;
+
+/// An order as stored.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = orders, check_for_backend(diesel::pg::Pg))]
+pub struct OrderRow {
+    /// Its id.
+    pub id: OrderId,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Minor units; never changes.
+    pub amount: i64,
+    /// Of `amount`.
+    pub currency: Currency,
+    /// What the PG shows the buyer.
+    pub name: String,
+    /// The shop's own reference of the customer.
+    pub customer_ref: Option<String>,
+    /// Until when the stock is held unpaid.
+    pub hold_expires_at: DateTime<Utc>,
+    /// When a cancel was asked for while the outcome was open.
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// The reason given with it.
+    pub cancel_reason: Option<String>,
+    /// The trace of the request that placed it.
+    pub trace_id: Option<String>,
+    /// Grows with each event; equals the newest event's `seq`.
+    pub version: i32,
+    /// When it was placed.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl OrderRow {
+    /// What it costs.
+    #[must_use]
+    pub const fn total(&self) -> Money {
+        Money::new(self.amount, self.currency)
+    }
+}
+
+/// A line as stored.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
+#[diesel(table_name = order_items, check_for_backend(diesel::pg::Pg))]
+pub struct ItemRow {
+    /// Its order.
+    pub order_id: OrderId,
+    /// From 1.
+    pub line: i32,
+    /// What was ordered.
+    pub product_id: ProductId,
+    /// Its name at that time.
+    pub name: String,
+    /// Units.
+    pub quantity: i32,
+    /// Minor units each, at that time.
+    pub unit_price: i64,
+    /// Units given back.
+    pub canceled_quantity: i32,
+    /// Units that an undecided cancellation wants to give back.
+    pub canceling_quantity: i32,
+}
+
+/// A new order, pending from the start.
+#[derive(Debug, Insertable)]
+#[diesel(table_name = orders)]
+pub struct NewOrder {
+    /// Its id.
+    pub id: OrderId,
+    /// Always pending.
+    pub status: OrderStatus,
+    /// Minor units.
+    pub amount: i64,
+    /// Of `amount`.
+    pub currency: Currency,
+    /// What the PG shows the buyer.
+    pub name: String,
+    /// The shop's reference of the customer.
+    pub customer_ref: Option<String>,
+    /// The trace that placed it.
+    pub trace_id: Option<String>,
+}
+
+/// Stores an order whose hold lasts for `hold` by the database's clock.
+pub async fn insert(conn: &mut Conn, order: NewOrder, hold: std::time::Duration) -> Result<OrderRow, DbError> {
+    let row = diesel::insert_into(orders::table)
+        .values((order, orders::hold_expires_at.eq(super::later(hold))))
+        .returning(OrderRow::as_returning())
+        .get_result(conn)
+        .await?;
+    Ok(row)
+}
+
+/// Stores the lines.
+pub async fn insert_items(conn: &mut Conn, items: Vec<ItemRow>) -> Result<(), DbError> {
+    diesel::insert_into(order_items::table).values(items).execute(conn).await?;
+    Ok(())
+}
+
+/// The order, without locking it.
+pub async fn find(conn: &mut Conn, id: OrderId) -> Result<Option<OrderRow>, DbError> {
+    Ok(orders::table.find(id).select(OrderRow::as_select()).first(conn).await.optional()?)
+}
+
+/// The order, locked until the transaction ends; with whether its hold is alive by the database's clock.
+pub async fn lock(conn: &mut Conn, id: OrderId) -> Result<Option<(OrderRow, bool)>, DbError> {
+    let row = orders::table
+        .find(id)
+        .select((OrderRow::as_select(), orders::hold_expires_at.gt(now)))
+        .for_update()
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// The lines, in line order.
+pub async fn items(conn: &mut Conn, id: OrderId) -> Result<Vec<ItemRow>, DbError> {
+    let rows = order_items::table
+        .filter(order_items::order_id.eq(id))
+        .select(ItemRow::as_select())
+        .order(order_items::line)
+        .load(conn)
+        .await?;
+    Ok(rows)
+}
+
+/// The lines of several orders.
+pub async fn items_of(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<ItemRow>, DbError> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let rows = order_items::table
+        .filter(order_items::order_id.eq_any(ids))
+        .select(ItemRow::as_select())
+        .order((order_items::order_id, order_items::line))
+        .load(conn)
+        .await?;
+    Ok(rows)
+}
+
+/// `pending → confirming`, only while the hold is alive and the total is the one asked for. Expiry runs the same
+/// kind of statement on the same row, so exactly one of the two wins.
+pub async fn freeze_hold(conn: &mut Conn, id: OrderId, total: Money) -> Result<Option<OrderRow>, DbError> {
+    let row = diesel::update(orders::table.find(id))
+        .filter(orders::status.eq(OrderStatus::Pending))
+        .filter(orders::hold_expires_at.gt(now))
+        .filter(orders::amount.eq(total.minor))
+        .filter(orders::currency.eq(total.currency))
+        .set((
+            orders::status.eq(OrderStatus::Confirming),
+            orders::version.eq(orders::version + 1),
+            orders::updated_at.eq(now),
+        ))
+        .returning(OrderRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// Moves a locked order to `status`; returns its new version.
+pub async fn set_status(conn: &mut Conn, id: OrderId, status: OrderStatus) -> Result<i32, DbError> {
+    let version = diesel::update(orders::table.find(id))
+        .set((orders::status.eq(status), orders::version.eq(orders::version + 1), orders::updated_at.eq(now)))
+        .returning(orders::version)
+        .get_result(conn)
+        .await?;
+    Ok(version)
+}
+
+/// Remembers that a cancel was asked for; returns the new version.
+pub async fn remember_cancel(conn: &mut Conn, id: OrderId, reason: &str) -> Result<i32, DbError> {
+    let version = diesel::update(orders::table.find(id))
+        .set((
+            orders::cancel_requested_at.eq(now),
+            orders::cancel_reason.eq(reason),
+            orders::version.eq(orders::version + 1),
+            orders::updated_at.eq(now),
+        ))
+        .returning(orders::version)
+        .get_result(conn)
+        .await?;
+    Ok(version)
+}
+
+/// Expires up to `limit_rows` pending orders whose hold is over, skipping those somebody else has in hand.
+pub async fn expire_due(conn: &mut Conn, limit_rows: i64) -> Result<Vec<OrderRow>, DbError> {
+    let due: Vec<OrderId> = orders::table
+        .filter(orders::status.eq(OrderStatus::Pending))
+        .filter(orders::hold_expires_at.le(now))
+        .select(orders::id)
+        .order(orders::hold_expires_at)
+        .limit(limit_rows)
+        .for_update()
+        .skip_locked()
+        .load(conn)
+        .await?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<uuid::Uuid> = due.iter().map(|id| id.uuid()).collect();
+    let rows = diesel::update(orders::table.filter(orders::id.eq_any(ids)))
+        .filter(orders::status.eq(OrderStatus::Pending))
+        .set((
+            orders::status.eq(OrderStatus::Expired),
+            orders::version.eq(orders::version + 1),
+            orders::updated_at.eq(now),
+        ))
+        .returning(OrderRow::as_returning())
+        .get_results(conn)
+        .await?;
+    Ok(rows)
+}
+
+/// Takes capacity of lines for an undecided cancellation; `false` if a line has less left.
+pub async fn take_line_capacity(conn: &mut Conn, id: OrderId, units: &[LineQuantity]) -> Result<bool, DbError> {
+    for unit in units {
+        let taken = diesel::update(order_items::table.find((id, unit.line)))
+            .filter(
+                (order_items::canceled_quantity + order_items::canceling_quantity + unit.quantity)
+                    .le(order_items::quantity),
+            )
+            .set(order_items::canceling_quantity.eq(order_items::canceling_quantity + unit.quantity))
+            .execute(conn)
+            .await?;
+        if taken != 1 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What a cancellation's units become once it is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineOutcome {
+    /// They count as canceled.
+    Canceled,
+    /// They can be canceled again.
+    Released,
+}
+
+/// Ends the capacity that a cancellation had taken.
+pub async fn settle_line_capacity(
+    conn: &mut Conn,
+    id: OrderId,
+    units: &[LineQuantity],
+    outcome: LineOutcome,
+) -> Result<(), DbError> {
+    for unit in units {
+        let canceled = match outcome {
+            LineOutcome::Canceled => unit.quantity,
+            LineOutcome::Released => 0,
+        };
+        diesel::update(order_items::table.find((id, unit.line)))
+            .set((
+                order_items::canceling_quantity.eq(order_items::canceling_quantity - unit.quantity),
+                order_items::canceled_quantity.eq(order_items::canceled_quantity + canceled),
+            ))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Which orders to list. Times are bounds on when the order was placed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OrderFilter {
+    /// Only this status.
+    pub status: Option<OrderStatus>,
+    /// Placed at or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Placed before.
+    pub to: Option<DateTime<Utc>>,
+    /// Older than this order.
+    pub after: Option<OrderId>,
+}
+
+/// A page of orders, newest first.
+pub async fn list(conn: &mut Conn, filter: OrderFilter, limit_rows: i64) -> Result<Vec<OrderRow>, DbError> {
+    let mut query = orders::table.select(OrderRow::as_select()).order(orders::id.desc()).limit(limit_rows).into_boxed();
+    if let Some(status) = filter.status {
+        query = query.filter(orders::status.eq(status));
+    }
+    if let Some(from) = filter.from {
+        query = query.filter(orders::id.ge(super::first_id_at(from))).filter(orders::created_at.ge(from));
+    }
+    if let Some(to) = filter.to {
+        query = query.filter(orders::id.lt(super::first_id_at(to)));
+    }
+    if let Some(after) = filter.after {
+        query = query.filter(orders::id.lt(after));
+    }
+    Ok(query.load(conn).await?)
+}

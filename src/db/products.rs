@@ -1,0 +1,95 @@
+//! The catalogue.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::schema::{products, stock};
+use super::{Conn, DbError};
+use crate::domain::ids::ProductId;
+use crate::domain::money::Currency;
+
+/// A product as stored.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
+#[diesel(table_name = products, check_for_backend(diesel::pg::Pg))]
+pub struct ProductRow {
+    /// Its id.
+    pub id: ProductId,
+    /// 1–100 characters.
+    pub name: String,
+    /// Minor units, positive.
+    pub price: i64,
+    /// Of `price`.
+    pub currency: Currency,
+    /// Whether it can be ordered.
+    pub active: bool,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a change leaves alone is `None`.
+#[derive(Debug, Clone, Default, AsChangeset)]
+#[diesel(table_name = products)]
+pub struct ProductChange {
+    /// New name.
+    pub name: Option<String>,
+    /// New price in minor units.
+    pub price: Option<i64>,
+    /// New activity.
+    pub active: Option<bool>,
+}
+
+/// Stores a product and its empty stock row.
+pub async fn insert(conn: &mut Conn, product: ProductRow) -> Result<(), DbError> {
+    let id = product.id;
+    diesel::insert_into(products::table).values(product).execute(conn).await?;
+    diesel::insert_into(stock::table).values((stock::product_id.eq(id), stock::available.eq(0))).execute(conn).await?;
+    Ok(())
+}
+
+/// Applies a change; `false` if there is no such product.
+pub async fn change(conn: &mut Conn, id: ProductId, change: ProductChange) -> Result<bool, DbError> {
+    let changed = diesel::update(products::table.find(id))
+        .set((change, products::updated_at.eq(diesel::dsl::now)))
+        .execute(conn)
+        .await?;
+    Ok(changed == 1)
+}
+
+/// One product with its available units.
+pub async fn find(conn: &mut Conn, id: ProductId) -> Result<Option<(ProductRow, i64)>, DbError> {
+    let found = products::table
+        .find(id)
+        .inner_join(stock::table.on(stock::product_id.eq(products::id)))
+        .select((ProductRow::as_select(), stock::available))
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(found)
+}
+
+/// The products with these ids, in no order.
+pub async fn find_all(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<ProductRow>, DbError> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    Ok(products::table.filter(products::id.eq_any(ids)).select(ProductRow::as_select()).load(conn).await?)
+}
+
+/// A page of the catalogue, oldest first, after `after`.
+pub async fn list(
+    conn: &mut Conn,
+    after: Option<ProductId>,
+    limit_rows: i64,
+) -> Result<Vec<(ProductRow, i64)>, DbError> {
+    let mut query = products::table
+        .inner_join(stock::table.on(stock::product_id.eq(products::id)))
+        .select((ProductRow::as_select(), stock::available))
+        .order(products::id.asc())
+        .limit(limit_rows)
+        .into_boxed();
+    if let Some(after) = after {
+        query = query.filter(products::id.gt(after));
+    }
+    Ok(query.load(conn).await?)
+}

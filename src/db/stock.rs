@@ -1,0 +1,97 @@
+//! Stock rows. They are locked last and shortest, in product order.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::schema::{stock, stock_adjustments};
+use super::{Conn, DbError};
+use crate::domain::ids::ProductId;
+
+/// Takes `quantity` units if that many are left; `false` if not. The one statement that prevents overselling.
+pub async fn take(conn: &mut Conn, product: ProductId, quantity: i64) -> Result<bool, DbError> {
+    let taken = diesel::update(stock::table.find(product))
+        .filter(stock::available.ge(quantity))
+        .set(stock::available.eq(stock::available - quantity))
+        .execute(conn)
+        .await?;
+    Ok(taken == 1)
+}
+
+/// Gives units back, each product in its own statement, in product order.
+pub async fn give_back(conn: &mut Conn, mut units: Vec<(ProductId, i64)>) -> Result<(), DbError> {
+    units.sort_unstable();
+    for (product, quantity) in units {
+        diesel::update(stock::table.find(product))
+            .set(stock::available.eq(stock::available + quantity))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Units that can be sold now.
+pub async fn available(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, DbError> {
+    Ok(stock::table.find(product).select(stock::available).first(conn).await.optional()?)
+}
+
+/// A change of stock that no order explains.
+#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
+#[diesel(table_name = stock_adjustments, check_for_backend(diesel::pg::Pg))]
+pub struct AdjustmentRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Which product.
+    pub product_id: ProductId,
+    /// Units added (positive) or taken away.
+    pub delta: i64,
+    /// `initial`, `restock` or `correction`.
+    pub kind: String,
+    /// Why, in the shop's words.
+    pub reason: String,
+    /// Who: a key's id, or `system`.
+    pub actor: String,
+    /// Units available afterwards.
+    pub available_after: i64,
+    /// The request's trace.
+    pub trace_id: Option<String>,
+    /// When.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Moves `available` by `delta`; `None` if there is no such product. Below zero the constraint refuses.
+pub async fn shift(conn: &mut Conn, product: ProductId, delta: i64) -> Result<Option<i64>, DbError> {
+    let after = diesel::update(stock::table.find(product))
+        .set(stock::available.eq(stock::available + delta))
+        .returning(stock::available)
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(after)
+}
+
+/// Appends the record of an adjustment.
+pub async fn record_adjustment(conn: &mut Conn, adjustment: AdjustmentRow) -> Result<(), DbError> {
+    diesel::insert_into(stock_adjustments::table).values(adjustment).execute(conn).await?;
+    Ok(())
+}
+
+/// A product's adjustments, newest first, before `before`.
+pub async fn list_adjustments(
+    conn: &mut Conn,
+    product: ProductId,
+    before: Option<Uuid>,
+    limit_rows: i64,
+) -> Result<Vec<AdjustmentRow>, DbError> {
+    let mut query = stock_adjustments::table
+        .filter(stock_adjustments::product_id.eq(product))
+        .select(AdjustmentRow::as_select())
+        .order(stock_adjustments::id.desc())
+        .limit(limit_rows)
+        .into_boxed();
+    if let Some(before) = before {
+        query = query.filter(stock_adjustments::id.lt(before));
+    }
+    Ok(query.load(conn).await?)
+}

@@ -1,0 +1,4 @@
+//! Services that only the development stack and the tests embed.
+
+pub mod checkout;
+pub mod postgres;

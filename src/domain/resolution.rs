@@ -1,0 +1,453 @@
+//! The heart: what evidence from the PG makes of a payment, its order and a cancellation.
+//!
+//! `payments::resolve` is the only caller. Everything here is a total function over values, so the whole protocol
+//! can be read and tested without a database or a PG.
+
+use super::cancellation::CancellationOrigin;
+use super::evidence::{
+    Decline, DeclineClass, Doubt, DoubtReason, NotSent, PaymentKey, PgCancel, PgStatus, Refusal, Snapshot,
+};
+use super::ids::CancellationId;
+use super::money::Money;
+use super::order::OrderEvent;
+use super::payment::{Method, PaymentStatus};
+
+/// What is known about a payment when evidence arrives.
+#[derive(Debug, Clone)]
+pub struct PaymentFacts {
+    /// The PG's key of it.
+    pub payment_key: PaymentKey,
+    /// Our order id, as the PG must have it.
+    pub order_id: String,
+    /// Where the payment stands.
+    pub status: PaymentStatus,
+    /// What the order costs.
+    pub amount: Money,
+    /// Whether any cancellation was made or is under way.
+    pub has_cancellations: bool,
+    /// How the buyer pays, if known.
+    pub method: Option<Method>,
+    /// Whether the virtual account's due date and its grace are over.
+    pub deposit_overdue: bool,
+}
+
+/// What is known about the order when evidence arrives.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderFacts {
+    /// Whether the hold would still be alive if it were not frozen.
+    pub hold_alive: bool,
+    /// Whether a cancel was asked for while the outcome was open.
+    pub cancel_requested: bool,
+}
+
+/// What somebody learnt about a payment.
+#[derive(Debug, Clone)]
+pub enum Evidence {
+    /// The PG's view.
+    Snapshot(Box<Snapshot>),
+    /// The PG refused the confirm.
+    Declined(Decline),
+    /// The confirm certainly did nothing.
+    NotSent(NotSent),
+    /// Nobody knows.
+    Doubt(Doubt),
+}
+
+/// What must be done with a payment.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// Nothing to record.
+    Unchanged,
+    /// Still open: note the doubt, ask again later.
+    StillOpen(Doubt),
+    /// The money is ours.
+    Approve(Box<Snapshot>),
+    /// A virtual account waits.
+    AwaitDeposit(Box<Snapshot>),
+    /// The PG said no.
+    Decline(Decline),
+    /// Nothing happened; the same PG payment may be confirmed again.
+    BackToReady(NotSent),
+    /// The bank took a deposit back.
+    DepositReversed(Box<Snapshot>),
+    /// No deposit came in time.
+    DepositOverdue,
+    /// The account was closed at the PG before a deposit.
+    AccountClosed(Box<Snapshot>),
+    /// Real money that no order may keep: give it back.
+    Reverse(Reversal),
+}
+
+/// Money to give back.
+#[derive(Debug, Clone)]
+pub struct Reversal {
+    /// The PG's view.
+    pub snapshot: Box<Snapshot>,
+    /// Minor units the PG still has from the buyer.
+    pub taken: i64,
+    /// Why no order may keep it.
+    pub cause: ReversalCause,
+}
+
+super::vocabulary! {
+    /// Why money goes back by itself.
+    pub enum ReversalCause {
+        /// The PG took another amount or currency, or booked it on another order or shop.
+        Mismatch => "mismatch",
+        /// It surfaced after the payment had been closed.
+        Late => "late",
+    }
+}
+
+/// Decides what `evidence` makes of a payment. Repeating evidence is harmless: it decides `Unchanged`.
+#[must_use]
+pub fn decide(payment: &PaymentFacts, evidence: Evidence) -> Verdict {
+    if is_about_another(payment, &evidence) {
+        return if payment.status.is_open() { inconclusive() } else { Verdict::Unchanged };
+    }
+    match (payment.status, evidence) {
+        (PaymentStatus::Confirming, Evidence::Snapshot(snapshot)) => confirming(payment, snapshot),
+        (PaymentStatus::Confirming, Evidence::Declined(decline)) => Verdict::Decline(decline),
+        (PaymentStatus::Confirming, Evidence::NotSent(not_sent)) => Verdict::BackToReady(not_sent),
+        (PaymentStatus::Confirming | PaymentStatus::AwaitingDeposit, Evidence::Doubt(doubt)) => {
+            Verdict::StillOpen(doubt)
+        }
+        (PaymentStatus::AwaitingDeposit, Evidence::Snapshot(snapshot)) => awaiting(payment, snapshot),
+        (PaymentStatus::Approved, Evidence::Snapshot(snapshot)) => approved(payment, snapshot),
+        (PaymentStatus::Ready | PaymentStatus::Declined | PaymentStatus::Expired, Evidence::Snapshot(snapshot)) => {
+            closed(snapshot)
+        }
+        (
+            PaymentStatus::PartiallyCanceled | PaymentStatus::Canceled | PaymentStatus::Reversing,
+            Evidence::Snapshot(_) | Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_),
+        )
+        | (
+            PaymentStatus::Ready
+            | PaymentStatus::AwaitingDeposit
+            | PaymentStatus::Approved
+            | PaymentStatus::Declined
+            | PaymentStatus::Expired,
+            Evidence::Declined(_) | Evidence::NotSent(_),
+        )
+        | (
+            PaymentStatus::Ready | PaymentStatus::Approved | PaymentStatus::Declined | PaymentStatus::Expired,
+            Evidence::Doubt(_),
+        ) => Verdict::Unchanged,
+    }
+}
+
+/// A snapshot of another PG payment says nothing about this one.
+fn is_about_another(payment: &PaymentFacts, evidence: &Evidence) -> bool {
+    match evidence {
+        Evidence::Snapshot(snapshot) => snapshot.payment_key != payment.payment_key,
+        Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => false,
+    }
+}
+
+fn confirming(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
+    match snapshot.status {
+        PgStatus::Ready | PgStatus::InProgress | PgStatus::Unrecognized => inconclusive(),
+        PgStatus::Aborted => Verdict::Decline(Decline {
+            class: DeclineClass::Other,
+            code: snapshot.failure_code.clone().unwrap_or_else(|| "ABORTED".to_owned()),
+        }),
+        PgStatus::Expired => Verdict::Decline(Decline {
+            class: DeclineClass::SessionExpired,
+            code: snapshot.failure_code.clone().unwrap_or_else(|| "EXPIRED".to_owned()),
+        }),
+        PgStatus::WaitingForDeposit if is_ours(payment, &snapshot) => Verdict::AwaitDeposit(snapshot),
+        PgStatus::WaitingForDeposit => reverse(snapshot, ReversalCause::Mismatch),
+        PgStatus::Canceled if snapshot.approved_at.is_none() => {
+            Verdict::Decline(Decline { class: DeclineClass::UserCanceled, code: "CANCELED".to_owned() })
+        }
+        PgStatus::Done | PgStatus::PartiallyCanceled | PgStatus::Canceled => money_taken(payment, snapshot),
+    }
+}
+
+fn awaiting(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
+    match snapshot.status {
+        PgStatus::WaitingForDeposit if snapshot.deposit_closed || payment.deposit_overdue => Verdict::DepositOverdue,
+        PgStatus::WaitingForDeposit | PgStatus::Ready | PgStatus::InProgress | PgStatus::Unrecognized => inconclusive(),
+        PgStatus::Aborted | PgStatus::Expired => Verdict::DepositOverdue,
+        PgStatus::Canceled if snapshot.approved_at.is_none() => Verdict::AccountClosed(snapshot),
+        PgStatus::Done | PgStatus::PartiallyCanceled | PgStatus::Canceled => money_taken(payment, snapshot),
+    }
+}
+
+/// The one legal step back: a bank reverses a deposit, usually within minutes.
+fn approved(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
+    let reversed = snapshot.status == PgStatus::WaitingForDeposit
+        && payment.method == Some(Method::VirtualAccount)
+        && !payment.has_cancellations;
+    if reversed { Verdict::DepositReversed(snapshot) } else { Verdict::Unchanged }
+}
+
+/// A payment that we had closed turns out to hold money.
+fn closed(snapshot: Box<Snapshot>) -> Verdict {
+    match snapshot.status {
+        PgStatus::Done | PgStatus::PartiallyCanceled if snapshot.balance > 0 => reverse(snapshot, ReversalCause::Late),
+        PgStatus::Done
+        | PgStatus::PartiallyCanceled
+        | PgStatus::Ready
+        | PgStatus::InProgress
+        | PgStatus::WaitingForDeposit
+        | PgStatus::Canceled
+        | PgStatus::Aborted
+        | PgStatus::Expired
+        | PgStatus::Unrecognized => Verdict::Unchanged,
+    }
+}
+
+fn money_taken(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
+    if is_ours(payment, &snapshot) {
+        return Verdict::Approve(snapshot);
+    }
+    if snapshot.balance > 0 {
+        return reverse(snapshot, ReversalCause::Mismatch);
+    }
+    Verdict::Decline(Decline { class: DeclineClass::Other, code: "MISMATCH_ALREADY_CANCELED".to_owned() })
+}
+
+fn is_ours(payment: &PaymentFacts, snapshot: &Snapshot) -> bool {
+    snapshot.own_shop && snapshot.order_id == payment.order_id && snapshot.amount == Some(payment.amount)
+}
+
+fn reverse(snapshot: Box<Snapshot>, cause: ReversalCause) -> Verdict {
+    let taken = snapshot.balance;
+    if taken <= 0 {
+        return inconclusive();
+    }
+    Verdict::Reverse(Reversal { snapshot, taken, cause })
+}
+
+fn inconclusive() -> Verdict {
+    Verdict::StillOpen(Doubt { reason: DoubtReason::Inconclusive, code: None })
+}
+
+/// What becomes of an order whose open payment ended without money.
+#[must_use]
+pub const fn order_without_money(order: OrderFacts) -> OrderEvent {
+    if order.cancel_requested {
+        OrderEvent::CanceledUnpaid
+    } else if order.hold_alive {
+        OrderEvent::Reopened
+    } else {
+        OrderEvent::HoldExpired
+    }
+}
+
+/// What somebody learnt about a cancellation.
+#[derive(Debug, Clone)]
+pub enum CancelEvidence {
+    /// The PG's view of the payment.
+    Snapshot(Box<Snapshot>),
+    /// The PG refused.
+    Refused(Refusal),
+    /// Nobody knows, or it is still to be sent.
+    Doubt(Doubt),
+}
+
+/// What must be done with a cancellation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelVerdict {
+    /// The money went back.
+    Done(PgCancel),
+    /// Give the capacity back.
+    Refuse(Refusal),
+    /// Still open: note the doubt, go on later.
+    StillOpen(Doubt),
+}
+
+/// Decides what `evidence` makes of the open cancellation `id` of `amount` minor units.
+///
+/// Money that no order may keep goes back for ever: a refused compensation stays open, with an alarm.
+#[must_use]
+pub fn decide_cancel(
+    id: CancellationId,
+    amount: i64,
+    origin: CancellationOrigin,
+    payment: PaymentStatus,
+    evidence: CancelEvidence,
+) -> CancelVerdict {
+    match evidence {
+        CancelEvidence::Snapshot(snapshot) => match find_cancel(&snapshot, id, payment) {
+            Some(cancel) if cancel.done && cancel.amount == amount => CancelVerdict::Done(cancel),
+            Some(_) | None => CancelVerdict::StillOpen(Doubt { reason: DoubtReason::Inconclusive, code: None }),
+        },
+        CancelEvidence::Refused(refusal) if origin == CancellationOrigin::Compensation => {
+            CancelVerdict::StillOpen(Doubt { reason: DoubtReason::ProviderFault, code: Some(refusal.code) })
+        }
+        CancelEvidence::Refused(refusal) => CancelVerdict::Refuse(refusal),
+        CancelEvidence::Doubt(doubt) => CancelVerdict::StillOpen(doubt),
+    }
+}
+
+/// Finds our cancel by the id that ends its reason. An account closed before any deposit may list none.
+#[must_use]
+pub fn find_cancel(snapshot: &Snapshot, id: CancellationId, payment: PaymentStatus) -> Option<PgCancel> {
+    let suffix = format!("[{id}]");
+    let listed = snapshot.cancels.iter().find(|cancel| cancel.reason.ends_with(&suffix)).cloned();
+    let closed = || {
+        let empty = payment == PaymentStatus::AwaitingDeposit
+            && snapshot.status == PgStatus::Canceled
+            && snapshot.cancels.is_empty();
+        empty.then(|| PgCancel {
+            transaction_key: snapshot.transaction_key.clone().unwrap_or_else(|| format!("closed:{id}")),
+            amount: snapshot.amount.map_or(0, |amount| amount.minor),
+            reason: String::new(),
+            canceled_at: None,
+            done: true,
+        })
+    };
+    listed.or_else(closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::money::Currency;
+
+    fn facts(status: PaymentStatus) -> PaymentFacts {
+        PaymentFacts {
+            payment_key: PaymentKey::parse("pk").unwrap(),
+            order_id: "ord_1".to_owned(),
+            status,
+            amount: Money::new(1_000, Currency::KRW),
+            has_cancellations: false,
+            method: None,
+            deposit_overdue: false,
+        }
+    }
+
+    fn snapshot(status: PgStatus) -> Box<Snapshot> {
+        Box::new(Snapshot {
+            payment_key: PaymentKey::parse("pk").unwrap(),
+            order_id: "ord_1".to_owned(),
+            status,
+            method: None,
+            amount: Some(Money::new(1_000, Currency::KRW)),
+            balance: 1_000,
+            own_shop: true,
+            approved_at: Some(chrono::DateTime::UNIX_EPOCH),
+            transaction_key: None,
+            secret: None,
+            deposit: None,
+            deposit_closed: false,
+            cancels: Vec::new(),
+            failure_code: None,
+        })
+    }
+
+    #[test]
+    fn money_of_the_right_amount_is_approved() {
+        let verdict = decide(&facts(PaymentStatus::Confirming), Evidence::Snapshot(snapshot(PgStatus::Done)));
+        assert!(matches!(verdict, Verdict::Approve(_)));
+    }
+
+    #[test]
+    fn money_of_another_amount_order_currency_or_shop_goes_back() {
+        let mut cases = Vec::new();
+        let mut other = snapshot(PgStatus::Done);
+        other.amount = Some(Money::new(999, Currency::KRW));
+        cases.push(other);
+        let mut other = snapshot(PgStatus::Done);
+        other.order_id = "ord_2".to_owned();
+        cases.push(other);
+        let mut other = snapshot(PgStatus::Done);
+        other.amount = None;
+        cases.push(other);
+        let mut other = snapshot(PgStatus::Done);
+        other.own_shop = false;
+        cases.push(other);
+        for case in cases {
+            let verdict = decide(&facts(PaymentStatus::Confirming), Evidence::Snapshot(case));
+            assert!(
+                matches!(verdict, Verdict::Reverse(Reversal { cause: ReversalCause::Mismatch, .. })),
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_snapshot_of_another_payment_says_nothing() {
+        let mut other = snapshot(PgStatus::Done);
+        other.payment_key = PaymentKey::parse("pk2").unwrap();
+        let verdict = decide(&facts(PaymentStatus::Confirming), Evidence::Snapshot(other));
+        assert!(matches!(verdict, Verdict::StillOpen(_)));
+    }
+
+    #[test]
+    fn doubt_never_ends_a_payment() {
+        for &reason in DoubtReason::ALL {
+            let evidence = Evidence::Doubt(Doubt { reason, code: None });
+            assert!(matches!(decide(&facts(PaymentStatus::Confirming), evidence), Verdict::StillOpen(_)));
+        }
+    }
+
+    #[test]
+    fn late_money_on_a_closed_payment_goes_back() {
+        for status in [PaymentStatus::Ready, PaymentStatus::Declined, PaymentStatus::Expired] {
+            let verdict = decide(&facts(status), Evidence::Snapshot(snapshot(PgStatus::Done)));
+            assert!(matches!(verdict, Verdict::Reverse(Reversal { cause: ReversalCause::Late, .. })));
+        }
+    }
+
+    #[test]
+    fn repeated_evidence_changes_nothing() {
+        for status in [PaymentStatus::Approved, PaymentStatus::PartiallyCanceled, PaymentStatus::Canceled] {
+            let verdict = decide(&facts(status), Evidence::Snapshot(snapshot(PgStatus::Done)));
+            assert!(matches!(verdict, Verdict::Unchanged));
+        }
+    }
+
+    #[test]
+    fn a_decline_that_arrives_after_the_approval_changes_nothing() {
+        let decline = Decline { class: DeclineClass::Other, code: "X".to_owned() };
+        assert!(matches!(decide(&facts(PaymentStatus::Approved), Evidence::Declined(decline)), Verdict::Unchanged));
+        let aborted = Evidence::Snapshot(snapshot(PgStatus::Aborted));
+        assert!(matches!(decide(&facts(PaymentStatus::Approved), aborted), Verdict::Unchanged));
+    }
+
+    #[test]
+    fn only_an_uncanceled_virtual_account_steps_back() {
+        let mut payment = facts(PaymentStatus::Approved);
+        let waiting = || Evidence::Snapshot(snapshot(PgStatus::WaitingForDeposit));
+        assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged));
+        payment.method = Some(Method::VirtualAccount);
+        assert!(matches!(decide(&payment, waiting()), Verdict::DepositReversed(_)));
+        payment.has_cancellations = true;
+        assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged));
+    }
+
+    #[test]
+    fn a_cancel_is_found_by_its_own_id_only() {
+        let (mine, other) = (CancellationId::new(), CancellationId::new());
+        let mut seen = snapshot(PgStatus::PartiallyCanceled);
+        seen.cancels.push(PgCancel {
+            transaction_key: "tx1".to_owned(),
+            amount: 300,
+            reason: format!("changed my mind [{mine}]"),
+            canceled_at: None,
+            done: true,
+        });
+        let decide = |id, amount| {
+            let evidence = CancelEvidence::Snapshot(seen.clone());
+            decide_cancel(id, amount, CancellationOrigin::Request, PaymentStatus::Approved, evidence)
+        };
+        assert!(matches!(decide(mine, 300), CancelVerdict::Done(_)));
+        assert!(matches!(decide(mine, 301), CancelVerdict::StillOpen(_)));
+        assert!(matches!(decide(other, 300), CancelVerdict::StillOpen(_)));
+    }
+
+    #[test]
+    fn a_refused_compensation_stays_open() {
+        use crate::domain::evidence::RefusalClass;
+        let refusal = Refusal { class: RefusalClass::TooLate, code: "EXCEED_MAX_REFUND_DUE".to_owned() };
+        let decide = |origin| {
+            let evidence = CancelEvidence::Refused(refusal.clone());
+            decide_cancel(CancellationId::new(), 1, origin, PaymentStatus::Reversing, evidence)
+        };
+        assert!(matches!(decide(CancellationOrigin::Compensation), CancelVerdict::StillOpen(_)));
+        assert!(matches!(decide(CancellationOrigin::Request), CancelVerdict::Refuse(_)));
+    }
+}

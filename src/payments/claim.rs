@@ -1,0 +1,56 @@
+//! Idempotency: what a key means when it comes, and comes again.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::db::idempotency::{self, Response, Scope};
+use crate::db::{Conn, DbError};
+
+/// What the caller of a claim must do.
+#[derive(Debug, Clone)]
+pub enum Claim {
+    /// The key is ours: go on.
+    Fresh,
+    /// Answered before: give the same answer.
+    Done(Response),
+    /// The first request is still running.
+    InFlight,
+    /// The first request ended without a certain outcome: show how `resource` stands today.
+    Unresolved(Uuid),
+    /// The key was used for something else.
+    Mismatch,
+}
+
+/// Claims the key for `resource` in the caller's transaction, or says what it means already.
+pub async fn claim(conn: &mut Conn, scope: &Scope, resource: Uuid, settings: &Settings) -> Result<Claim, DbError> {
+    let lease = settings.idempotency_lease;
+    if idempotency::claim(conn, scope, resource, lease, settings.idempotency_keep).await? {
+        return Ok(Claim::Fresh);
+    }
+    let Some(row) = idempotency::find(conn, scope).await? else {
+        // Freed between the two statements: the first request did nothing, and the caller may try again.
+        return Ok(Claim::InFlight);
+    };
+    if row.fingerprint != scope.fingerprint {
+        return Ok(Claim::Mismatch);
+    }
+    if let (Some(status), Some(body)) = (row.response_status, row.response_body) {
+        return Ok(Claim::Done(Response { status, body }));
+    }
+    if row.lease_until > crate::clock::now() {
+        return Ok(Claim::InFlight);
+    }
+    Ok(Claim::Unresolved(row.resource_id))
+}
+
+/// The fingerprint of a request: its parts in order, told apart by their lengths.
+#[must_use]
+pub fn fingerprint(parts: &[&[u8]]) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().to_vec()
+}

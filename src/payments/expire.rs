@@ -1,0 +1,45 @@
+//! Expiry: holds that are over give their stock back, in batches. A confirm of the same order runs the same kind of
+//! statement on the same row, so exactly one of the two wins.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::app::App;
+use crate::db::events::{self, Origin, Subject};
+use crate::db::{self, DbError};
+use crate::domain::ids::{OrderId, ProductId};
+use crate::domain::order::{OrderEvent, OrderStatus};
+use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::record;
+
+/// Expires one batch; returns how many orders.
+pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
+    let origin = Origin { actor: "expiry".to_owned(), trace_id };
+    let rows = app.settings.worker_batch_rows;
+    let (expired, units) = app
+        .db
+        .transaction(Tx::Expire, async |conn| {
+            let orders = db::orders::expire_due(conn, rows).await?;
+            let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
+            for order in &orders {
+                let subject = Subject::Order {
+                    event: OrderEvent::HoldExpired,
+                    from: Some(OrderStatus::Pending),
+                    to: OrderStatus::Expired,
+                };
+                events::append(conn, order.id, order.version, subject, &origin, json!({})).await?;
+            }
+            let mut units: BTreeMap<ProductId, i64> = BTreeMap::new();
+            for item in db::orders::items_of(conn, &ids).await? {
+                *units.entry(item.product_id).or_default() += i64::from(item.quantity);
+            }
+            let total = units.values().sum::<i64>();
+            db::stock::give_back(conn, units.into_iter().collect()).await?;
+            Ok::<_, DbError>((orders.len(), total))
+        })
+        .await?;
+    record::holds_expired(u64::try_from(expired).unwrap_or(u64::MAX));
+    record::stock_movement(StockMovement::Release, units.unsigned_abs());
+    Ok(expired)
+}

@@ -1,0 +1,18 @@
+//! The verbs of the shop, one file each, told in order: intend → act → resolve.
+//!
+//! `http/` and `worker/` call these; nothing else opens a transaction. The intent is committed before the PG is
+//! called, nothing is held during the call, and `resolve` alone turns what was learnt into state.
+
+pub mod cancel;
+pub mod cancel_order;
+pub mod catalogue;
+pub mod claim;
+pub mod confirm;
+pub mod expire;
+mod external;
+pub mod order;
+pub mod recovery;
+pub mod resolve;
+pub mod resolve_cancel;
+pub mod view;
+pub mod webhook;

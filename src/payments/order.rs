@@ -1,0 +1,187 @@
+//! Place an order: price it from the catalogue, take its stock, answer. One commit; all of it or nothing.
+
+use serde_json::json;
+
+use super::claim::{Claim, claim};
+use super::view;
+use crate::app::App;
+use crate::db::events::{self, Origin, Subject};
+use crate::db::idempotency::{self, Response, Scope};
+use crate::db::orders::{ItemRow, NewOrder};
+use crate::db::products::ProductRow;
+use crate::db::{self, Conn, DbError};
+use crate::domain::ids::{OrderId, ProductId};
+use crate::domain::money::{Money, MoneyError};
+use crate::domain::order::{OrderEvent, OrderStatus};
+use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::record;
+
+/// What the caller wants: no price, that is the catalogue's.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Products and units; each product once, units positive.
+    pub lines: Vec<(ProductId, i32)>,
+    /// The shop's own reference of the customer.
+    pub customer_ref: Option<String>,
+}
+
+/// The answer to a caller.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// 201 and the order's view.
+    pub response: Response,
+    /// Whether the order was placed before this request.
+    pub replayed: bool,
+}
+
+/// Why no order was placed. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// A product does not exist, or is not sold any more.
+    #[error("product {0} is not for sale")]
+    UnknownProduct(ProductId),
+    /// Less is left than wanted.
+    #[error("{available} units of {product} are left")]
+    InsufficientStock {
+        /// Which product.
+        product: ProductId,
+        /// Units left.
+        available: i64,
+        /// Units wanted.
+        requested: i32,
+    },
+    /// Lines of two currencies, or a total that does not fit.
+    #[error(transparent)]
+    Money(#[from] MoneyError),
+    /// The idempotency key was used for something else.
+    #[error("the idempotency key was used for another request")]
+    KeyMismatch,
+    /// The first request with this key is still running.
+    #[error("the first request with this key is still running")]
+    KeyInFlight,
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The answer could not be written as JSON.
+    #[error("answer: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+enum Stop {
+    Replay(Response),
+    Refused(PlaceError),
+}
+
+impl<E: Into<PlaceError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// Places an order.
+pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> Result<Placed, PlaceError> {
+    let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
+    let placed = app
+        .db
+        .transaction(Tx::OrderPlace, async |conn| {
+            let id = OrderId::new();
+            match claim(conn, &scope, id.uuid(), &app.settings).await? {
+                Claim::Fresh => {}
+                Claim::Done(response) => return Err(Stop::Replay(response)),
+                Claim::Mismatch => return Err(PlaceError::KeyMismatch.into()),
+                Claim::InFlight | Claim::Unresolved(_) => return Err(PlaceError::KeyInFlight.into()),
+            }
+            let response = write(conn, app, id, &request, &origin).await?;
+            idempotency::answer(conn, id.uuid(), &response).await?;
+            take_stock(conn, &request.lines).await?;
+            Ok(response)
+        })
+        .await;
+    match placed {
+        Ok(response) => {
+            record::stock_movement(StockMovement::Hold, units.unsigned_abs());
+            Ok(Placed { response, replayed: false })
+        }
+        Err(Stop::Replay(response)) => Ok(Placed { response, replayed: true }),
+        Err(Stop::Refused(error)) => Err(error),
+    }
+}
+
+async fn write(
+    conn: &mut Conn,
+    app: &App,
+    id: OrderId,
+    request: &Place,
+    origin: &Origin,
+) -> Result<Response, PlaceError> {
+    let ids: Vec<ProductId> = request.lines.iter().map(|(product, _)| *product).collect();
+    let products = db::products::find_all(conn, &ids).await?;
+    let (items, total) = price(id, &request.lines, &products)?;
+    let new = NewOrder {
+        id,
+        status: OrderStatus::Pending,
+        amount: total.minor,
+        currency: total.currency,
+        name: name(&items),
+        customer_ref: request.customer_ref.clone(),
+        trace_id: origin.trace_id.clone(),
+    };
+    let order = db::orders::insert(conn, new, app.settings.hold).await?;
+    db::orders::insert_items(conn, items.clone()).await?;
+    let subject = Subject::Order { event: OrderEvent::Placed, from: None, to: OrderStatus::Pending };
+    let detail = json!({ "amount": order.amount, "lines": items.len() });
+    events::append(conn, id, order.version, subject, origin, detail).await?;
+    Ok(view::stored(201, &view::order(&order, &items, None))?)
+}
+
+/// Takes each line's stock, in product order: the last thing the transaction does, so that a wanted row is held
+/// shortly and two orders never wait for each other.
+async fn take_stock(conn: &mut Conn, lines: &[(ProductId, i32)]) -> Result<(), PlaceError> {
+    let mut lines = lines.to_vec();
+    lines.sort_unstable();
+    for (product, requested) in lines {
+        if !db::stock::take(conn, product, i64::from(requested)).await? {
+            let available = db::stock::available(conn, product).await?.unwrap_or(0);
+            return Err(PlaceError::InsufficientStock { product, available, requested });
+        }
+    }
+    Ok(())
+}
+
+fn price(
+    order_id: OrderId,
+    lines: &[(ProductId, i32)],
+    products: &[ProductRow],
+) -> Result<(Vec<ItemRow>, Money), PlaceError> {
+    let mut items = Vec::with_capacity(lines.len());
+    let mut total: Option<Money> = None;
+    for (number, &(product_id, quantity)) in (1..).zip(lines) {
+        let product = products
+            .iter()
+            .find(|product| product.id == product_id && product.active)
+            .ok_or(PlaceError::UnknownProduct(product_id))?;
+        let cost = Money::new(product.price, product.currency).checked_mul(quantity)?;
+        total = Some(total.map_or(Ok(cost), |sum| sum.checked_add(cost))?);
+        items.push(ItemRow {
+            order_id,
+            line: number,
+            product_id,
+            name: product.name.clone(),
+            quantity,
+            unit_price: product.price,
+            canceled_quantity: 0,
+            canceling_quantity: 0,
+        });
+    }
+    let total = total.ok_or(MoneyError::Overflow)?;
+    Ok((items, total))
+}
+
+/// What the PG's window shows: the first product, and how many more; at most 100 characters.
+fn name(items: &[ItemRow]) -> String {
+    let first: String = items.first().map_or_else(String::new, |item| item.name.chars().take(80).collect());
+    match items.len() {
+        0 | 1 => first,
+        count => format!("{first} and {} more", count - 1),
+    }
+}

@@ -1,0 +1,292 @@
+//! Recovery: asks the PG about intents without a certain outcome, for as long as it takes.
+//!
+//! A row that is due is leased by a column, never locked, while the PG is asked. What comes back goes through
+//! `resolve` like any other evidence. Retries change the pace, never the state: only the PG's word ends an intent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cancel;
+use super::resolve::{Change, ResolveError, Target, resolve};
+use super::resolve_cancel::resolve_cancel;
+use crate::app::App;
+use crate::clock;
+use crate::db::cancellations::{self, CancellationRow};
+use crate::db::events::Origin;
+use crate::db::payments::PaymentRow;
+use crate::db::{self, DbError};
+use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
+use crate::domain::evidence::{
+    ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSent, NotSentReason, PgStatus, Refusal, RefusalClass, Snapshot,
+};
+use crate::domain::payment::PaymentStatus;
+use crate::domain::resolution::{CancelEvidence, Evidence, find_cancel};
+use crate::provider::ConfirmRequest;
+use crate::provider::call::Call;
+use crate::telemetry::labels::{InquiryResult, Tx};
+use crate::telemetry::record;
+
+/// The pauses between inquiries, in milliseconds; the last one repeats for ever.
+const PAUSES_MS: [u64; 9] = [300, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000];
+
+/// How often "the PG does not know it" must be heard, after the quarantine, to count as "never arrived".
+const NOT_FOUND_TIMES: i32 = 2;
+
+/// How long to wait after `inquiries` tries, with up to a fifth more so that many do not fall due together.
+#[must_use]
+pub fn wait(inquiries: i32) -> Duration {
+    let index = usize::try_from(inquiries).unwrap_or(0).min(PAUSES_MS.len() - 1);
+    let pause = PAUSES_MS.get(index).copied().unwrap_or(900_000);
+    Duration::from_millis(pause + rand::random_range(0..=pause / 5))
+}
+
+/// Leases what is due and takes one step with each; returns how many.
+pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<usize, DbError> {
+    let (lease, rows) = (app.settings.worker_lease, app.settings.worker_batch_rows);
+    let (payments, cancels) = app
+        .db
+        .transaction(Tx::Lease, async |conn| {
+            let payments = db::payments::lease_due(conn, lease, rows).await?;
+            let cancels = cancellations::lease_due(conn, lease, rows).await?;
+            Ok::<_, DbError>((payments, cancels))
+        })
+        .await?;
+    let count = payments.len() + cancels.len();
+    let origin = Origin { actor: "recovery".to_owned(), trace_id };
+    let payments = payments.into_iter().map(|row| {
+        let (app, origin) = (Arc::clone(app), origin.clone());
+        async move {
+            if let Err(error) = recover_payment(&app, &row, &origin).await {
+                tracing::error!(payment_id = %row.id, %error, "recovery failed, and will try again");
+            }
+        }
+    });
+    let cancels = cancels.into_iter().map(|row| {
+        let (app, origin) = (Arc::clone(app), origin.clone());
+        async move {
+            if let Err(error) = recover_cancel(&app, &row, &origin).await {
+                tracing::error!(cancellation_id = %row.id, %error, "recovery failed, and will try again");
+            }
+        }
+    });
+    futures_util::future::join(futures_util::future::join_all(payments), futures_util::future::join_all(cancels)).await;
+    Ok(count)
+}
+
+/// Asks about one payment and records what is learnt.
+pub async fn recover_payment(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Change, ResolveError> {
+    let target = Target { payment: row.id, order: row.order_id };
+    let (found, call) = app.provider.inquire(&row.provider_payment_key).await;
+    match found {
+        Inquiry::Found(snapshot) => {
+            if row.status == PaymentStatus::Confirming && snapshot.status == PgStatus::InProgress {
+                return send_again(app, row, target, origin).await;
+            }
+            let resolution = resolve(app, target, Evidence::Snapshot(snapshot), Some(&call), origin).await?;
+            told(app, &resolution.change);
+            Ok(resolution.change)
+        }
+        Inquiry::NotFound => not_found(app, row, target, &call, origin).await,
+        Inquiry::Unknown(_) => {
+            record::inquiry(app.provider.label(), InquiryResult::StillUnknown);
+            postpone(app, row, 0).await?;
+            Ok(Change::StillOpen)
+        }
+    }
+}
+
+fn told(app: &App, change: &Change) {
+    let result = match change {
+        Change::Decided | Change::BackToReady(_) | Change::Nothing => InquiryResult::Resolved,
+        Change::StillOpen => InquiryResult::StillUnknown,
+    };
+    record::inquiry(app.provider.label(), result);
+}
+
+/// The PG waits for a confirm: ours never arrived, or did nothing. Sending it again is safe, because the PG takes the
+/// money of one payment key at most once. A key that was answered only repeats its answer, so a new one is used.
+async fn send_again(app: &App, row: &PaymentRow, target: Target, origin: &Origin) -> Result<Change, ResolveError> {
+    let lease = app.settings.worker_lease;
+    let next = app
+        .db
+        .transaction(Tx::Lease, async |conn| {
+            let order = db::orders::find(conn, row.order_id).await?;
+            if order.is_none_or(|order| order.cancel_requested_at.is_some()) {
+                return Ok::<_, DbError>(None);
+            }
+            if row.doubt.is_some_and(DoubtReason::key_is_spent) {
+                db::payments::next_attempt(conn, row.id, lease).await
+            } else {
+                Ok(Some(row.clone()))
+            }
+        })
+        .await?;
+    let Some(row) = next else {
+        // The buyer wants out: nothing more is asked for; the PG's session will run out.
+        postpone(app, row, 0).await?;
+        return Ok(Change::StillOpen);
+    };
+    let request = ConfirmRequest {
+        payment_key: row.provider_payment_key.clone(),
+        order_id: row.order_id,
+        amount: row.total(),
+        idempotency_key: row.confirm_key(),
+    };
+    let (answer, call) = app.provider.confirm(&request).await;
+    let evidence = match answer {
+        ConfirmAnswer::Answered(snapshot) => Evidence::Snapshot(snapshot),
+        ConfirmAnswer::Declined(decline) => Evidence::Declined(decline),
+        // Only this sending did nothing; an earlier one may still have.
+        ConfirmAnswer::NotSent(not_sent) => {
+            Evidence::Doubt(Doubt { reason: DoubtReason::TryLater, code: not_sent.code })
+        }
+        ConfirmAnswer::Unknown(doubt) => Evidence::Doubt(doubt),
+    };
+    let resolution = resolve(app, target, evidence, Some(&call), origin).await?;
+    told(app, &resolution.change);
+    Ok(resolution.change)
+}
+
+async fn not_found(
+    app: &App,
+    row: &PaymentRow,
+    target: Target,
+    call: &Call,
+    origin: &Origin,
+) -> Result<Change, ResolveError> {
+    record::inquiry(app.provider.label(), InquiryResult::NotFound);
+    let seen = row.not_found_count + 1;
+    let quarantine_over = clock::now() > row.confirm_started_at + app.settings.not_found_quarantine;
+    if row.status == PaymentStatus::Confirming && quarantine_over && seen >= NOT_FOUND_TIMES {
+        let reason = NotSentReason::NeverArrived;
+        let not_sent = NotSent { reason, code: call.code.clone(), retry_after_s: None };
+        let resolution = resolve(app, target, Evidence::NotSent(not_sent), Some(call), origin).await?;
+        return Ok(resolution.change);
+    }
+    // Only sightings after the quarantine count.
+    postpone(app, row, if quarantine_over { seen } else { 0 }).await?;
+    Ok(Change::StillOpen)
+}
+
+async fn postpone(app: &App, row: &PaymentRow, not_found_count: i32) -> Result<(), DbError> {
+    let pause = match row.status {
+        PaymentStatus::AwaitingDeposit => app.settings.deposit_poll,
+        PaymentStatus::Ready
+        | PaymentStatus::Confirming
+        | PaymentStatus::Approved
+        | PaymentStatus::PartiallyCanceled
+        | PaymentStatus::Canceled
+        | PaymentStatus::Declined
+        | PaymentStatus::Expired
+        | PaymentStatus::Reversing => wait(row.inquiries),
+    };
+    app.db
+        .transaction(Tx::Lease, async |conn| db::payments::postpone(conn, row.id, pause, None, not_found_count).await)
+        .await
+}
+
+/// Looks whether a cancellation was made, and sends it (again) if it certainly was not.
+pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -> Result<(), ResolveError> {
+    let target = Target { payment: row.payment_id, order: row.order_id };
+    let payment =
+        app.db.read(async |conn| db::payments::find(conn, row.payment_id).await).await?.ok_or(ResolveError::Missing)?;
+    let (found, call) = app.provider.inquire(&payment.provider_payment_key).await;
+    let Inquiry::Found(snapshot) = found else {
+        record::inquiry(app.provider.label(), InquiryResult::StillUnknown);
+        return postpone_cancel(app, row, None, 0).await;
+    };
+    if find_cancel(&snapshot, row.id, payment.status).is_some() {
+        let evidence = CancelEvidence::Snapshot(snapshot);
+        let resolution = resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
+        let done = resolution.cancellation.status == CancellationStatus::Done;
+        let result = if done { InquiryResult::Resolved } else { InquiryResult::StillUnknown };
+        record::inquiry(app.provider.label(), result);
+        return Ok(());
+    }
+    // Whatever else happened at the PG goes into the books first.
+    resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;
+    if let Some(refusal) = hopeless(app, row, &snapshot) {
+        let evidence = CancelEvidence::Refused(refusal);
+        resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
+        return Ok(());
+    }
+    if row.needs_account {
+        let seen = row.not_found_count + i32::from(quarantine_over(app, row));
+        return postpone_cancel(app, row, None, seen).await;
+    }
+    send_cancel_again(app, row, target, origin).await
+}
+
+fn quarantine_over(app: &App, row: &CancellationRow) -> bool {
+    clock::now() > row.created_at + app.settings.not_found_quarantine
+}
+
+/// Whether the PG's balance leaves no way to make this cancel, or its refund account is lost.
+fn hopeless(app: &App, row: &CancellationRow, snapshot: &Snapshot) -> Option<Refusal> {
+    let compensates = row.origin == CancellationOrigin::Compensation;
+    if snapshot.balance < row.amount && !compensates && snapshot.amount.is_some() {
+        return Some(Refusal { class: RefusalClass::Amount, code: "BALANCE_TOO_SMALL".to_owned() });
+    }
+    let lost = row.needs_account && quarantine_over(app, row) && row.not_found_count + 1 >= NOT_FOUND_TIMES;
+    lost.then(|| Refusal { class: RefusalClass::RefundAccount, code: "REQUEST_LOST".to_owned() })
+}
+
+async fn send_cancel_again(
+    app: &App,
+    row: &CancellationRow,
+    target: Target,
+    origin: &Origin,
+) -> Result<(), ResolveError> {
+    let lease = app.settings.worker_lease;
+    let (row, payment) = app
+        .db
+        .transaction(Tx::Lease, async |conn| {
+            let next = if row.doubt.is_some_and(DoubtReason::key_is_spent) {
+                cancellations::next_attempt(conn, row.id, lease).await?
+            } else {
+                Some(row.clone())
+            };
+            let payment = db::payments::find(conn, row.payment_id).await?;
+            next.zip(payment).ok_or(ResolveError::Missing)
+        })
+        .await?;
+    let (evidence, call) = cancel::act(app, &cancel::rebuild(&payment, &row)).await;
+    let evidence = match evidence {
+        // Only this sending was refused for the shop's own fault; an earlier one may have gone through.
+        CancelEvidence::Refused(refusal) if refusal.class == RefusalClass::MerchantConfig && row.doubt.is_some() => {
+            CancelEvidence::Doubt(Doubt { reason: DoubtReason::ProviderFault, code: Some(refusal.code) })
+        }
+        CancelEvidence::Snapshot(_) | CancelEvidence::Refused(_) | CancelEvidence::Doubt(_) => evidence,
+    };
+    if row.origin == CancellationOrigin::Compensation && row.inquiries > 3 {
+        tracing::error!(cancellation_id = %row.id, "money that no order may keep is still not returned");
+    }
+    resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
+    Ok(())
+}
+
+async fn postpone_cancel(
+    app: &App,
+    row: &CancellationRow,
+    doubt: Option<DoubtReason>,
+    not_found_count: i32,
+) -> Result<(), ResolveError> {
+    let pause = wait(row.inquiries);
+    app.db
+        .transaction(Tx::Lease, async |conn| cancellations::postpone(conn, row.id, pause, doubt, not_found_count).await)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_never_end() {
+        assert!(wait(0) < Duration::from_millis(400));
+        assert!(wait(8) >= Duration::from_secs(900));
+        assert!(wait(i32::MAX) <= Duration::from_secs(1_080));
+        assert!(wait(-1) < Duration::from_millis(400));
+    }
+}

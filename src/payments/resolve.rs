@@ -1,0 +1,393 @@
+//! `resolve`: the one function that turns evidence about a payment into state, whoever brings it: the request
+//! itself, a webhook's inquiry, recovery or reconciliation. One transaction; repeating it changes nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{cancel, external, recovery, view};
+use crate::app::App;
+use crate::db::events::{self, Origin, Subject};
+use crate::db::orders::OrderRow;
+use crate::db::payments::{PaymentChange, PaymentRow};
+use crate::db::{self, Conn, DbError, idempotency};
+use crate::domain::IllegalTransition;
+use crate::domain::cancellation::CancellationOrigin;
+use crate::domain::evidence::{Doubt, NotSent, Snapshot};
+use crate::domain::ids::{OrderId, PaymentId};
+use crate::domain::order::{self, OrderEvent, OrderStatus};
+use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
+use crate::domain::resolution::{self, Evidence, OrderFacts, PaymentFacts, Reversal, Verdict};
+use crate::domain::stock::CancelScope;
+use crate::provider::call::Call;
+use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::record;
+
+/// Which payment; the order is named too, because it is locked first.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The payment.
+    pub payment: PaymentId,
+    /// Its order.
+    pub order: OrderId,
+}
+
+/// What the evidence came to.
+#[derive(Clone)]
+pub struct Resolution {
+    /// The order afterwards.
+    pub order: OrderRow,
+    /// The payment afterwards.
+    pub payment: PaymentRow,
+    /// What changed.
+    pub change: Change,
+    /// What callers see.
+    pub view: view::PaymentView,
+}
+
+/// What a resolution changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Nothing,
+    /// Only that a doubt was noted, or the next inquiry planned.
+    StillOpen,
+    /// The certain outcome of a confirm or a deposit.
+    Decided,
+    /// Certainty that nothing happened: the same PG payment may be confirmed again.
+    BackToReady(NotSent),
+}
+
+/// Why evidence could not be recorded. Nothing was: the row keeps its next inquiry.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The tables of `domain/` and the rows disagree: a defect.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// The payment or its order is gone.
+    #[error("no such payment")]
+    Missing,
+    /// An answer could not be written as JSON.
+    #[error("answer: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The intent of a compensation or of a remembered cancel could not be written.
+    #[error("compensation: {0}")]
+    Intent(String),
+}
+
+/// Records `evidence` about a payment.
+pub async fn resolve(
+    app: &App,
+    target: Target,
+    evidence: Evidence,
+    call: Option<&Call>,
+    origin: &Origin,
+) -> Result<Resolution, ResolveError> {
+    let settings = &app.settings;
+    let (resolution, follow_up) = app
+        .db
+        .transaction(Tx::ConfirmResolve, async |conn| {
+            let (order, hold_alive) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
+            let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
+            let facts = facts(&payment, settings.deposit_grace);
+            let snapshot = match &evidence {
+                Evidence::Snapshot(snapshot) => Some(snapshot.clone()),
+                Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
+            };
+            let verdict = resolution::decide(&facts, evidence);
+            let mut step = Step { conn, app, order, payment, hold_alive, call, origin, follow_up: false };
+            let mut change = step.apply(verdict).await?;
+            if let Some(snapshot) = snapshot
+                && external::record(&mut step, &snapshot).await?
+            {
+                change = Change::Decided;
+            }
+            let Step { conn, order, payment, follow_up, .. } = step;
+            let view = view::payment(conn, &payment, &order).await?;
+            answer(conn, &payment, &view, &change).await?;
+            Ok::<_, ResolveError>((Resolution { order, payment, change, view }, follow_up))
+        })
+        .await?;
+    if follow_up || resolution.change == Change::StillOpen {
+        app.nudges.recovery.notify_one();
+    }
+    Ok(resolution)
+}
+
+fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
+    let overdue = payment.deposit_due_at.is_some_and(|due| due + deposit_grace < crate::clock::now());
+    PaymentFacts {
+        payment_key: payment.provider_payment_key.clone(),
+        order_id: payment.order_id.to_string(),
+        status: payment.status,
+        amount: payment.total(),
+        has_cancellations: payment.canceled_amount + payment.canceling_amount > 0,
+        method: payment.method,
+        deposit_overdue: overdue,
+    }
+}
+
+/// Keeps the answer for the caller's key, as far as there is one.
+async fn answer(
+    conn: &mut Conn,
+    payment: &PaymentRow,
+    view: &view::PaymentView,
+    change: &Change,
+) -> Result<(), ResolveError> {
+    let id = payment.id.uuid();
+    match change {
+        Change::Nothing => {}
+        Change::StillOpen => idempotency::end_lease(conn, id).await?,
+        Change::BackToReady(_) => idempotency::free(conn, id).await?,
+        Change::Decided => idempotency::answer(conn, id, &view::stored(http_status(payment.status), view)?).await?,
+    }
+    Ok(())
+}
+
+/// The HTTP status of a decided confirm.
+const fn http_status(status: PaymentStatus) -> i16 {
+    match status {
+        PaymentStatus::Declined => 402,
+        PaymentStatus::Reversing => 409,
+        PaymentStatus::Ready
+        | PaymentStatus::Confirming
+        | PaymentStatus::AwaitingDeposit
+        | PaymentStatus::Approved
+        | PaymentStatus::PartiallyCanceled
+        | PaymentStatus::Canceled
+        | PaymentStatus::Expired => 200,
+    }
+}
+
+/// One resolution in progress: both rows locked, and what every event of it says.
+pub(super) struct Step<'a> {
+    pub(super) conn: &'a mut Conn,
+    pub(super) app: &'a App,
+    pub(super) order: OrderRow,
+    pub(super) payment: PaymentRow,
+    pub(super) hold_alive: bool,
+    pub(super) call: Option<&'a Call>,
+    pub(super) origin: &'a Origin,
+    /// Whether a cancellation was written that recovery should drive at once.
+    pub(super) follow_up: bool,
+}
+
+impl Step<'_> {
+    async fn apply(&mut self, verdict: Verdict) -> Result<Change, ResolveError> {
+        match verdict {
+            Verdict::Unchanged => return Ok(Change::Nothing),
+            Verdict::StillOpen(doubt) => return self.still_open(doubt).await,
+            Verdict::BackToReady(not_sent) => {
+                let detail = json!({ "reason": not_sent.reason.as_str(), "code": not_sent.code });
+                self.payment_to(PaymentEvent::NotSent, PaymentChange::decided(PaymentStatus::Ready), detail).await?;
+                self.order_without_money().await?;
+                return Ok(Change::BackToReady(not_sent));
+            }
+            Verdict::Approve(snapshot) => self.approve(&snapshot).await?,
+            Verdict::AwaitDeposit(snapshot) => self.await_deposit(&snapshot).await?,
+            Verdict::Decline(decline) => {
+                let change = PaymentChange::decided(PaymentStatus::Declined).declined(&decline);
+                let detail = json!({ "class": decline.class.as_str(), "code": decline.code });
+                self.payment_to(PaymentEvent::Declined, change, detail).await?;
+                self.order_without_money().await?;
+                record::decline(self.app.provider.label(), decline.class);
+            }
+            Verdict::DepositReversed(snapshot) => {
+                let mut change = self.waiting_for_deposit(&snapshot);
+                change.approved_amount = Some(None);
+                self.payment_to(PaymentEvent::DepositReversed, change, json!({})).await?;
+                self.order_to(OrderEvent::DepositReversed).await?;
+            }
+            Verdict::DepositOverdue => {
+                let change = PaymentChange::decided(PaymentStatus::Expired);
+                self.payment_to(PaymentEvent::DepositOverdue, change, json!({})).await?;
+                self.order_to(OrderEvent::DepositOverdue).await?;
+            }
+            Verdict::AccountClosed(_) if self.payment.canceling_amount > 0 => {
+                // Our own cancel: `resolve_cancel` tells that story.
+                return Ok(Change::Nothing);
+            }
+            Verdict::AccountClosed(_) => {
+                let mut change = PaymentChange::decided(PaymentStatus::Canceled);
+                change.canceled_at = Some(crate::clock::now());
+                self.payment_to(PaymentEvent::Canceled, change, json!({ "by": "provider" })).await?;
+                self.order_to(OrderEvent::CanceledUnpaid).await?;
+            }
+            Verdict::Reverse(reversal) => self.reverse(&reversal).await?,
+        }
+        Ok(Change::Decided)
+    }
+
+    async fn approve(&mut self, snapshot: &Snapshot) -> Result<(), ResolveError> {
+        let mut change = PaymentChange::decided(PaymentStatus::Approved).with_snapshot(snapshot);
+        change.approved_amount = Some(Some(self.payment.amount));
+        change.approved_at = Some(snapshot.approved_at.unwrap_or_else(crate::clock::now));
+        self.payment_to(PaymentEvent::Approved, change, json!({ "amount": self.payment.amount })).await?;
+        self.order_to(OrderEvent::Paid).await?;
+        self.honor_wish().await
+    }
+
+    async fn await_deposit(&mut self, snapshot: &Snapshot) -> Result<(), ResolveError> {
+        let change = self.waiting_for_deposit(snapshot);
+        self.payment_to(PaymentEvent::DepositAwaited, change, json!({ "amount": self.payment.amount })).await?;
+        self.order_to(OrderEvent::DepositAwaited).await?;
+        self.honor_wish().await
+    }
+
+    fn waiting_for_deposit(&self, snapshot: &Snapshot) -> PaymentChange {
+        let mut change = PaymentChange::decided(PaymentStatus::AwaitingDeposit).with_snapshot(snapshot);
+        change.inquire_at = Some(Some(crate::clock::now() + self.app.settings.deposit_poll));
+        change
+    }
+
+    /// Acts on a cancel that was asked for while the outcome was open.
+    async fn honor_wish(&mut self) -> Result<(), ResolveError> {
+        if self.order.cancel_requested_at.is_none() {
+            return Ok(());
+        }
+        let reason = self.order.cancel_reason.clone().unwrap_or_else(|| "canceled by the buyer".to_owned());
+        self.cancel_all(CancellationOrigin::Wish, &reason).await
+    }
+
+    /// Gives back real money that no order may keep.
+    async fn reverse(&mut self, reversal: &Reversal) -> Result<(), ResolveError> {
+        let before = self.payment.status;
+        let mut change = PaymentChange::decided(PaymentStatus::Reversing).with_snapshot(&reversal.snapshot);
+        change.approved_amount = Some(Some(reversal.taken));
+        change.approved_at = Some(reversal.snapshot.approved_at.unwrap_or_else(crate::clock::now));
+        let detail = json!({ "taken": reversal.taken, "cause": reversal.cause.as_str() });
+        self.payment_to(PaymentEvent::ReversalStarted, change, detail).await?;
+        match before {
+            PaymentStatus::Confirming => self.order_without_money().await?,
+            PaymentStatus::AwaitingDeposit => self.order_to(OrderEvent::DepositOverdue).await?,
+            PaymentStatus::Ready
+            | PaymentStatus::Approved
+            | PaymentStatus::PartiallyCanceled
+            | PaymentStatus::Canceled
+            | PaymentStatus::Declined
+            | PaymentStatus::Expired
+            | PaymentStatus::Reversing => {}
+        }
+        tracing::error!(
+            payment_id = %self.payment.id, order_id = %self.order.id, amount = reversal.taken,
+            cause = reversal.cause.as_str(), "the PG took money that no order may keep; it is being returned"
+        );
+        record::reversal(self.app.provider.label());
+        let reason = format!("returned automatically ({})", reversal.cause);
+        self.cancel_all(CancellationOrigin::Compensation, &reason).await
+    }
+
+    /// Writes the intent to cancel all of this payment; recovery drives it.
+    async fn cancel_all(&mut self, origin: CancellationOrigin, reason: &str) -> Result<(), ResolveError> {
+        let intent = cancel::Intent {
+            order: &self.order,
+            payment: &self.payment,
+            scope: CancelScope::Everything,
+            reason,
+            origin,
+            needs_account: false,
+            recover_after: Duration::ZERO,
+        };
+        cancel::write_intent(self.conn, intent, self.origin).await.map_err(|e| ResolveError::Intent(e.to_string()))?;
+        self.payment = db::payments::find(self.conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
+        self.follow_up = true;
+        Ok(())
+    }
+
+    async fn still_open(&mut self, doubt: Doubt) -> Result<Change, ResolveError> {
+        let payment = &self.payment;
+        let wait = match payment.status {
+            PaymentStatus::AwaitingDeposit => self.app.settings.deposit_poll,
+            PaymentStatus::Ready
+            | PaymentStatus::Confirming
+            | PaymentStatus::Approved
+            | PaymentStatus::PartiallyCanceled
+            | PaymentStatus::Canceled
+            | PaymentStatus::Declined
+            | PaymentStatus::Expired
+            | PaymentStatus::Reversing => recovery::wait(payment.inquiries),
+        };
+        if payment.status == PaymentStatus::Confirming && payment.doubt.is_none() {
+            let change = PaymentChange {
+                doubt: Some(Some(doubt.reason)),
+                inquire_at: Some(Some(crate::clock::now() + wait)),
+                lease_until: Some(None),
+                ..PaymentChange::default()
+            };
+            let detail = json!({ "doubt": doubt.reason.as_str(), "code": doubt.code });
+            self.payment_to(PaymentEvent::OutcomeUnknown, change, detail).await?;
+        } else {
+            // The reason why a key is spent must survive an inquiry that says nothing new.
+            let noted = (self.call.is_some_and(|call| call.operation != "inquire")).then_some(doubt.reason);
+            db::payments::postpone(self.conn, payment.id, wait, noted, 0).await?;
+        }
+        Ok(Change::StillOpen)
+    }
+
+    /// Changes the payment by `event`; the table of `domain/` has the last word on the state.
+    pub(super) async fn payment_to(
+        &mut self,
+        event: PaymentEvent,
+        change: PaymentChange,
+        mut detail: Value,
+    ) -> Result<(), ResolveError> {
+        let from = self.payment.status;
+        let to = payment::next(from, event)?;
+        debug_assert!(change.status.is_none_or(|status| status == to), "{event} leads to {to}");
+        self.payment =
+            db::payments::apply(self.conn, self.payment.id, PaymentChange { status: Some(to), ..change }).await?;
+        if let (Some(call), Some(object)) = (self.call, detail.as_object_mut()) {
+            object.insert("call".to_owned(), serde_json::to_value(call)?);
+        }
+        let subject = Subject::Payment { id: self.payment.id, event, from: Some(from), to };
+        events::append(self.conn, self.order.id, self.payment.version, subject, self.origin, detail).await?;
+        Ok(())
+    }
+
+    /// Changes the order by `event`, and gives its stock back if that ends it unpaid.
+    pub(super) async fn order_to(&mut self, event: OrderEvent) -> Result<(), ResolveError> {
+        let from = self.order.status;
+        let to = order::next(from, event)?;
+        let version = db::orders::set_status(self.conn, self.order.id, to).await?;
+        (self.order.status, self.order.version) = (to, version);
+        let subject = Subject::Order { event, from: Some(from), to };
+        events::append(self.conn, self.order.id, version, subject, self.origin, json!({})).await?;
+        match event {
+            OrderEvent::CanceledUnpaid | OrderEvent::HoldExpired | OrderEvent::DepositOverdue => {
+                release_stock(self.conn, self.order.id).await?;
+            }
+            OrderEvent::Placed
+            | OrderEvent::ConfirmStarted
+            | OrderEvent::Reopened
+            | OrderEvent::DepositAwaited
+            | OrderEvent::Paid
+            | OrderEvent::DepositReversed
+            | OrderEvent::PartiallyCanceled
+            | OrderEvent::Canceled
+            | OrderEvent::CancelRequested => {}
+        }
+        Ok(())
+    }
+
+    async fn order_without_money(&mut self) -> Result<(), ResolveError> {
+        if self.order.status != OrderStatus::Confirming {
+            return Ok(());
+        }
+        let facts =
+            OrderFacts { hold_alive: self.hold_alive, cancel_requested: self.order.cancel_requested_at.is_some() };
+        self.order_to(resolution::order_without_money(facts)).await
+    }
+}
+
+/// Gives all units of an order that ends unpaid back. Stock rows are locked last.
+pub(super) async fn release_stock(conn: &mut Conn, order: OrderId) -> Result<(), DbError> {
+    let items = db::orders::items(conn, order).await?;
+    let units: Vec<_> = items.iter().map(|item| (item.product_id, i64::from(item.quantity))).collect();
+    let total = units.iter().map(|(_, quantity)| *quantity).sum::<i64>();
+    db::stock::give_back(conn, units).await?;
+    record::stock_movement(StockMovement::Release, total.unsigned_abs());
+    Ok(())
+}

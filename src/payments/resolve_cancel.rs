@@ -1,0 +1,230 @@
+//! Turns evidence about a cancellation into state: one transaction that moves the amounts, stamps the time, gives
+//! the stock back and stores the answer; or gives the capacity back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::resolve::{ResolveError, Target};
+use super::{recovery, view};
+use crate::app::App;
+use crate::db::cancellations::{self, CancellationRow};
+use crate::db::events::{self, Origin, Subject};
+use crate::db::idempotency;
+use crate::db::orders::{LineOutcome, OrderRow};
+use crate::db::payments::{PaymentChange, PaymentRow};
+use crate::db::{self, Conn, DbError};
+use crate::domain::cancellation::{self, CancellationEvent, CancellationStatus};
+use crate::domain::evidence::{Doubt, PgCancel, Refusal};
+use crate::domain::ids::{CancellationId, OrderId};
+use crate::domain::money::{Currency, Money};
+use crate::domain::order::{self, OrderEvent};
+use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
+use crate::domain::resolution::{CancelEvidence, CancelVerdict, decide_cancel};
+use crate::domain::stock::{Line, LineQuantity};
+use crate::provider::call::Call;
+use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::record;
+
+/// What the evidence came to.
+#[derive(Clone)]
+pub struct CancelResolution {
+    /// The cancellation afterwards.
+    pub cancellation: CancellationRow,
+    /// What callers see.
+    pub view: view::CancellationView,
+    /// Whether this call changed its status.
+    pub changed: bool,
+}
+
+/// Records `evidence` about a cancellation.
+pub async fn resolve_cancel(
+    app: &App,
+    target: Target,
+    id: CancellationId,
+    evidence: CancelEvidence,
+    call: Option<&Call>,
+    origin: &Origin,
+) -> Result<CancelResolution, ResolveError> {
+    let resolution = app
+        .db
+        .transaction(Tx::CancelResolve, async |conn| {
+            let (order, _) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
+            let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
+            let row = cancellations::lock(conn, id).await?.ok_or(ResolveError::Missing)?;
+            let units = cancellations::units(conn, id).await?;
+            let currency = payment.currency;
+            let mut step = CancelStep { conn, order, payment, row, units, call, origin };
+            let changed = step.apply(evidence).await?;
+            let CancelStep { conn, row, units, .. } = step;
+            let view = view::cancellation(&row, &units, currency.code());
+            answer(conn, &row, &view).await?;
+            Ok::<_, ResolveError>(CancelResolution { cancellation: row, view, changed })
+        })
+        .await?;
+    if resolution.cancellation.status == CancellationStatus::Requested {
+        app.nudges.recovery.notify_one();
+    }
+    Ok(resolution)
+}
+
+async fn answer(conn: &mut Conn, row: &CancellationRow, view: &view::CancellationView) -> Result<(), ResolveError> {
+    let id = row.id.uuid();
+    match row.status {
+        CancellationStatus::Requested => idempotency::end_lease(conn, id).await?,
+        CancellationStatus::Done => idempotency::answer(conn, id, &view::stored(200, view)?).await?,
+        CancellationStatus::Refused => idempotency::answer(conn, id, &view::stored(409, view)?).await?,
+    }
+    Ok(())
+}
+
+struct CancelStep<'a> {
+    conn: &'a mut Conn,
+    order: OrderRow,
+    payment: PaymentRow,
+    row: CancellationRow,
+    units: Vec<LineQuantity>,
+    call: Option<&'a Call>,
+    origin: &'a Origin,
+}
+
+impl CancelStep<'_> {
+    async fn apply(&mut self, evidence: CancelEvidence) -> Result<bool, ResolveError> {
+        if self.row.status != CancellationStatus::Requested {
+            return Ok(false);
+        }
+        let verdict = decide_cancel(self.row.id, self.row.amount, self.row.origin, self.payment.status, evidence);
+        match verdict {
+            CancelVerdict::Done(cancel) => self.done(&cancel).await.map(|()| true),
+            CancelVerdict::Refuse(refusal) => self.refuse(&refusal).await.map(|()| true),
+            CancelVerdict::StillOpen(doubt) => self.still_open(&doubt).await.map(|()| false),
+        }
+    }
+
+    async fn done(&mut self, cancel: &PgCancel) -> Result<(), ResolveError> {
+        self.row = cancellations::set_done(self.conn, self.row.id, cancel).await?;
+        self.event(CancellationEvent::Done, json!({ "amount": self.row.amount })).await?;
+        let before = self.payment.status;
+        let is_empty = self.move_money(cancel).await?;
+        match before {
+            PaymentStatus::Approved | PaymentStatus::PartiallyCanceled if is_empty => {
+                self.order_to(OrderEvent::Canceled).await?;
+            }
+            PaymentStatus::Approved | PaymentStatus::PartiallyCanceled => {
+                self.order_to(OrderEvent::PartiallyCanceled).await?;
+            }
+            PaymentStatus::AwaitingDeposit => self.order_to(OrderEvent::CanceledUnpaid).await?,
+            // A reversal's order has gone its own way.
+            PaymentStatus::Reversing
+            | PaymentStatus::Ready
+            | PaymentStatus::Confirming
+            | PaymentStatus::Canceled
+            | PaymentStatus::Declined
+            | PaymentStatus::Expired => {}
+        }
+        restore(self.conn, self.order.id, &self.units).await?;
+        Ok(())
+    }
+
+    /// Moves the amount from taken to canceled; `true` if nothing is left.
+    async fn move_money(&mut self, cancel: &PgCancel) -> Result<bool, ResolveError> {
+        let canceled = self.payment.canceled_amount + self.row.amount;
+        let taken = self.payment.approved_amount.unwrap_or(self.payment.amount);
+        let is_empty = canceled == taken;
+        let event = if is_empty { PaymentEvent::Canceled } else { PaymentEvent::PartiallyCanceled };
+        let from = self.payment.status;
+        let to = payment::next(from, event)?;
+        let change = PaymentChange {
+            status: Some(to),
+            canceled_amount: Some(canceled),
+            canceling_amount: Some(self.payment.canceling_amount - self.row.amount),
+            canceled_at: is_empty.then(|| cancel.canceled_at.unwrap_or_else(crate::clock::now)),
+            inquire_at: is_empty.then_some(None),
+            ..PaymentChange::default()
+        };
+        self.payment = db::payments::apply(self.conn, self.payment.id, change).await?;
+        let subject = Subject::Payment { id: self.payment.id, event, from: Some(from), to };
+        let detail = json!({ "amount": self.row.amount, "cancellation": self.row.id });
+        events::append(self.conn, self.order.id, self.payment.version, subject, self.origin, detail).await?;
+        Ok(is_empty)
+    }
+
+    async fn refuse(&mut self, refusal: &Refusal) -> Result<(), ResolveError> {
+        self.row = cancellations::set_refused(self.conn, self.row.id, refusal).await?;
+        db::payments::release_capacity(self.conn, self.payment.id, self.row.amount).await?;
+        db::orders::settle_line_capacity(self.conn, self.order.id, &self.units, LineOutcome::Released).await?;
+        let detail = json!({ "class": refusal.class.as_str(), "code": refusal.code });
+        self.event(CancellationEvent::Refused, detail).await
+    }
+
+    async fn still_open(&mut self, doubt: &Doubt) -> Result<(), ResolveError> {
+        let wait = recovery::wait(self.row.inquiries);
+        if self.row.doubt.is_some() {
+            let noted = self.call.is_some_and(|call| call.operation != "inquire").then_some(doubt.reason);
+            cancellations::postpone(self.conn, self.row.id, wait, noted, 0).await?;
+            return Ok(());
+        }
+        self.row.version = cancellations::set_doubt(self.conn, self.row.id, doubt.reason, wait).await?;
+        let detail = json!({ "doubt": doubt.reason.as_str(), "code": doubt.code });
+        self.event(CancellationEvent::OutcomeUnknown, detail).await
+    }
+
+    async fn event(&mut self, event: CancellationEvent, mut detail: Value) -> Result<(), ResolveError> {
+        let from = CancellationStatus::Requested;
+        let to = cancellation::next(from, event)?;
+        if let (Some(call), Some(object)) = (self.call, detail.as_object_mut()) {
+            object.insert("call".to_owned(), serde_json::to_value(call)?);
+        }
+        let subject = Subject::Cancellation { id: self.row.id, event, from: Some(from), to };
+        events::append(self.conn, self.order.id, self.row.version, subject, self.origin, detail).await?;
+        Ok(())
+    }
+
+    async fn order_to(&mut self, event: OrderEvent) -> Result<(), ResolveError> {
+        let from = self.order.status;
+        let to = order::next(from, event)?;
+        let version = db::orders::set_status(self.conn, self.order.id, to).await?;
+        (self.order.status, self.order.version) = (to, version);
+        let subject = Subject::Order { event, from: Some(from), to };
+        events::append(self.conn, self.order.id, version, subject, self.origin, json!({})).await?;
+        Ok(())
+    }
+}
+
+/// Counts the units of a cancellation that is done as canceled, and puts them back into stock.
+pub(super) async fn restore(conn: &mut Conn, order: OrderId, units: &[LineQuantity]) -> Result<(), DbError> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    db::orders::settle_line_capacity(conn, order, units, LineOutcome::Canceled).await?;
+    let items = db::orders::items(conn, order).await?;
+    let back: Vec<_> = units
+        .iter()
+        .filter_map(|unit| {
+            let item = items.iter().find(|item| item.line == unit.line)?;
+            Some((item.product_id, i64::from(unit.quantity)))
+        })
+        .collect();
+    let total = back.iter().map(|(_, quantity)| *quantity).sum::<i64>();
+    db::stock::give_back(conn, back).await?;
+    record::stock_movement(StockMovement::Restore, total.unsigned_abs());
+    Ok(())
+}
+
+/// The order's lines as a cancel sees them.
+pub(super) async fn lines(conn: &mut Conn, order: OrderId, currency: Currency) -> Result<Vec<Line>, DbError> {
+    let items = db::orders::items(conn, order).await?;
+    let line = |item: &db::orders::ItemRow| Line {
+        line: item.line,
+        unit_price: Money::new(item.unit_price, currency),
+        quantity: item.quantity,
+        canceled: item.canceled_quantity + item.canceling_quantity,
+    };
+    Ok(items.iter().map(line).collect())
+}
+
+/// How long a request that was just written belongs to whoever wrote it.
+#[must_use]
+pub(super) fn recover_after(app: &App) -> Duration {
+    app.settings.provider_deadline + app.settings.recovery_grace
+}

@@ -1,0 +1,304 @@
+//! Log lines: one JSON object (or one readable line) per event, written in a single call.
+//!
+//! Every line carries the trace and span it belongs to, taken from the active OpenTelemetry context. Fields of the
+//! event stand at the top level; a field that would hide one of ours gets an underscore behind its name. What the
+//! caller wrote passes the tripwire in `redact`. A line that cannot be written is lost rather than waited for.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{SecondsFormat, Utc};
+use opentelemetry::trace::TraceContextExt;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use super::labels::LogLevel;
+use super::{record, redact};
+
+/// A value longer than this is cut.
+const VALUE_BYTES: usize = 1024;
+/// How many lines a memory sink keeps.
+const MEMORY_LINES: usize = 50_000;
+const OWN_FIELDS: [&str; 9] = ["ts", "level", "target", "msg", "trace_id", "span_id", "service", "version", "env"];
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a terminal.
+    Human,
+    /// One JSON object per line, for machines.
+    Json,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone)]
+pub(super) enum Sink {
+    /// Standard output.
+    Stdout,
+    /// Kept for a test, the newest ones.
+    Memory(MemorySink),
+}
+
+/// Lines kept in memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MemorySink(Arc<Mutex<VecDeque<String>>>);
+
+impl MemorySink {
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn push(&self, line: &[u8]) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == MEMORY_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
+    }
+}
+
+impl Sink {
+    fn write(&self, line: &[u8]) {
+        match self {
+            // A reader that went away must not take the service with it, and there is nobody to tell.
+            Self::Stdout => drop(std::io::stdout().lock().write_all(line)),
+            Self::Memory(memory) => memory.push(line),
+        }
+    }
+}
+
+/// The layer that writes lines.
+pub(super) struct LogLayer {
+    format: LogFormat,
+    sink: Sink,
+    /// `,"service":…` for the JSON form: the same for every line.
+    constants: String,
+}
+
+impl LogLayer {
+    pub(super) fn new(format: LogFormat, sink: Sink, version: &str, environment: &str) -> Self {
+        let mut constants = String::from(r#","service":"paygauge","version":"#);
+        push_json(&mut constants, version);
+        constants.push_str(r#","env":"#);
+        push_json(&mut constants, environment);
+        Self { format, sink, constants }
+    }
+
+    fn line(&self, event: &Event<'_>) -> Vec<u8> {
+        let mut fields = Fields { json: self.format == LogFormat::Json, message: String::new(), rest: String::new() };
+        event.record(&mut fields);
+        let (head, tail) = match self.format {
+            LogFormat::Json => self.json(event, &fields),
+            LogFormat::Human => human(event, &fields),
+        };
+        let mut line = head.into_bytes();
+        let json = fields.json;
+        match redact::redact(tail.as_bytes(), json, record::log_redaction) {
+            Some(clean) => line.extend_from_slice(&clean),
+            None => line.extend_from_slice(tail.as_bytes()),
+        }
+        line.push(b'\n');
+        line
+    }
+
+    /// The part that we wrote, and the part that the caller did. Only the second can hold what must not be there;
+    /// scanning ids would now and then take one for a card number.
+    fn json(&self, event: &Event<'_>, fields: &Fields) -> (String, String) {
+        let metadata = event.metadata();
+        let mut head = String::with_capacity(256);
+        let level = LogLevel::of(*metadata.level());
+        append(&mut head, format_args!(r#"{{"ts":"{}","level":"{level}","target":"#, now()));
+        push_json(&mut head, metadata.target());
+        if let Some((trace_id, span_id)) = ids() {
+            append(&mut head, format_args!(r#","trace_id":"{trace_id}","span_id":"{span_id}""#));
+        }
+        head.push_str(&self.constants);
+        let mut tail = String::with_capacity(fields.message.len() + fields.rest.len() + 16);
+        tail.push_str(r#","msg":"#);
+        push_json(&mut tail, &fields.message);
+        tail.push_str(&fields.rest);
+        tail.push('}');
+        (head, tail)
+    }
+}
+
+fn human(event: &Event<'_>, fields: &Fields) -> (String, String) {
+    let metadata = event.metadata();
+    let mut head = String::with_capacity(128);
+    append(&mut head, format_args!("{} {:>5} {}", now(), metadata.level(), metadata.target()));
+    if let Some((trace_id, _)) = ids() {
+        append(&mut head, format_args!(" [{trace_id}]"));
+    }
+    // A line break in a message would let a caller forge a second line.
+    let message = fields.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+    (head, format!(" {message}{}", fields.rest))
+}
+
+fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn ids() -> Option<(String, String)> {
+    let context = opentelemetry::Context::current();
+    let span = context.span().span_context().clone();
+    span.is_valid().then(|| (span.trace_id().to_string(), span.span_id().to_string()))
+}
+
+fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
+    let written = text.write_fmt(arguments);
+    debug_assert!(written.is_ok(), "writing to a String cannot fail");
+}
+
+fn push_json(text: &mut String, value: &str) {
+    // Strings always serialize; the empty string stands in for what cannot happen.
+    text.push_str(&serde_json::to_string(value).unwrap_or_else(|_| String::from("\"\"")));
+}
+
+/// The fields of one event, written out as they are visited.
+struct Fields {
+    json: bool,
+    message: String,
+    rest: String,
+}
+
+impl Fields {
+    fn name(&mut self, field: &Field) {
+        let clash = if OWN_FIELDS.contains(&field.name()) { "_" } else { "" };
+        if self.json {
+            self.rest.push(',');
+            push_json(&mut self.rest, &format!("{}{clash}", field.name()));
+            self.rest.push(':');
+        } else {
+            append(&mut self.rest, format_args!(" {}{clash}=", field.name()));
+        }
+    }
+
+    fn bare(&mut self, field: &Field, value: impl fmt::Display) {
+        self.name(field);
+        append(&mut self.rest, format_args!("{value}"));
+    }
+
+    fn text(&mut self, field: &Field, value: &str) {
+        let cut = cut(value);
+        if field.name() == "message" {
+            self.message.push_str(cut);
+            return;
+        }
+        self.name(field);
+        if self.json {
+            push_json(&mut self.rest, cut);
+        } else if cut.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\'))
+            || cut.is_empty()
+        {
+            append(&mut self.rest, format_args!("{cut:?}"));
+        } else {
+            self.rest.push_str(cut);
+        }
+    }
+}
+
+fn cut(value: &str) -> &str {
+    let end = (0..=VALUE_BYTES.min(value.len())).rev().find(|end| value.is_char_boundary(*end));
+    end.and_then(|end| value.get(..end)).unwrap_or_default()
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.bare(field, value);
+        } else {
+            self.text(field, "not a number");
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.bare(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, &format!("{value:?}"));
+    }
+}
+
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.sink.write(&self.line(event));
+        record::log_line(LogLevel::of(*event.metadata().level()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    fn lines(format: LogFormat, act: impl FnOnce()) -> Vec<String> {
+        let memory = MemorySink::default();
+        let layer = LogLayer::new(format, Sink::Memory(memory.clone()), "1.2.3", "te\"st");
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
+        memory.lines()
+    }
+
+    #[test]
+    fn a_json_line_holds_the_event_flat_and_says_who_wrote_it() {
+        let lines = lines(LogFormat::Json, || {
+            tracing::warn!(target: "paygauge::x", level = "mine", amount = 5_i64, ok = true, ratio = 0.5, nan = f64::NAN,
+                key = "pgsk_abcdefgh", absent = Option::<&str>::None, "said \"hi\"\nand left");
+        });
+        let [line] = lines.as_slice() else { panic!("one event, one line: {lines:?}") };
+        let read: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+        for (name, value) in [
+            ("level", serde_json::json!("warn")),
+            ("level_", serde_json::json!("mine")),
+            ("target", serde_json::json!("paygauge::x")),
+            ("msg", serde_json::json!("said \"hi\"\nand left")),
+            ("service", serde_json::json!("paygauge")),
+            ("version", serde_json::json!("1.2.3")),
+            ("env", serde_json::json!("te\"st")),
+            ("amount", serde_json::json!(5)),
+            ("ok", serde_json::json!(true)),
+            ("ratio", serde_json::json!(0.5)),
+            ("nan", serde_json::json!("not a number")),
+            ("key", serde_json::json!("pgsk_[redacted]")),
+        ] {
+            assert_eq!(read[name], value, "{name}");
+        }
+        assert!(read.get("absent").is_none());
+        let ts = read["ts"].as_str().expect("a text");
+        assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok() && ts.ends_with('Z') && ts.len() == 27, "{ts}");
+    }
+
+    #[test]
+    fn a_readable_line_is_one_line_and_is_masked_too() {
+        let lines = lines(LogFormat::Human, || {
+            tracing::info!(target: "paygauge::x", reason = "two words", to = "a@example.com", "first\nsecond");
+        });
+        let [line] = lines.as_slice() else { panic!("one event, one line: {lines:?}") };
+        assert!(line.ends_with(" INFO paygauge::x first\\nsecond reason=\"two words\" to=[redacted]"), "{line}");
+        assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        let long = "가".repeat(VALUE_BYTES);
+        assert_eq!(cut(&long).len(), VALUE_BYTES - VALUE_BYTES % 3);
+        assert_eq!(cut("short"), "short");
+    }
+}
