@@ -229,6 +229,8 @@ pub struct DevVars {
     pub database_url: Option<SecretString>,
     /// Where PostgreSQL's programs are.
     pub pg_bin_dir: Option<PathBuf>,
+    /// `PATH`, where PostgreSQL's programs are looked for.
+    pub search_path: Option<std::ffi::OsString>,
     /// Which log lines are written.
     pub log_filter: Option<String>,
     /// Where traces go.
@@ -242,6 +244,7 @@ pub fn dev_vars() -> DevVars {
     DevVars {
         database_url: var("DATABASE_URL").map(SecretString::from),
         pg_bin_dir: var("PG_BIN_DIR").map(PathBuf::from),
+        search_path: std::env::var_os("PATH"),
         log_filter: var("PAYGAUGE_LOG"),
         otlp_endpoint: var("OTEL_EXPORTER_OTLP_ENDPOINT"),
     }

@@ -12,4 +12,6 @@ pub mod domain;
 pub mod http;
 pub mod payments;
 pub mod provider;
+pub mod serve;
 pub mod telemetry;
+pub mod worker;

@@ -1,1 +1,146 @@
-fn main() {}
+//! The command line. Without a command, a build with the feature `dev` starts the development stack.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use paygauge::config::{self, Config};
+use paygauge::db::{Db, connect};
+use paygauge::domain::ids::KeyId;
+use paygauge::http::auth::keys::{self, Role};
+use paygauge::serve;
+use secrecy::ExposeSecret;
+
+#[derive(Parser)]
+#[command(name = "paygauge", version, about = "An observability-first payments backend.")]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    dev: DevArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the development stack (also what no command means): database, fake PG, API, worker, demo checkout.
+    Dev(DevArgs),
+    /// Serve the API and run the worker with the settings of the environment.
+    Serve,
+    /// Bring the database's schema up to this version.
+    Migrate,
+    /// Make, list and revoke API keys.
+    Keys {
+        #[command(subcommand)]
+        action: KeysAction,
+    },
+}
+
+#[derive(Args, Clone)]
+struct DevArgs {
+    /// Throw the data of earlier runs away first.
+    #[arg(long)]
+    fresh: bool,
+    /// Where the data lives.
+    #[arg(long, default_value = ".data", value_name = "DIR")]
+    data_dir: std::path::PathBuf,
+}
+
+#[derive(Subcommand)]
+enum KeysAction {
+    /// Make a key and show it once.
+    Create {
+        /// `secret` (the shop's server) or `publishable` (the browser).
+        #[arg(long)]
+        role: String,
+        /// What you call it.
+        #[arg(long)]
+        label: String,
+    },
+    /// List the keys; never their secret halves.
+    List,
+    /// Revoke a key at once (running servers follow within seconds).
+    Revoke {
+        /// Its id, `key_…`.
+        id: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Command::Dev(cli.dev)) {
+        Command::Dev(args) => dev(args),
+        Command::Serve => serve_from_env(),
+        Command::Migrate => with_database(migrate),
+        Command::Keys { action } => with_database(move |config| keys(config, action)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("paygauge: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(feature = "dev")]
+fn dev(args: DevArgs) -> anyhow::Result<()> {
+    paygauge::dev::stack::run(&paygauge::dev::stack::StackOptions { fresh: args.fresh, data_dir: args.data_dir })
+}
+
+#[cfg(not(feature = "dev"))]
+fn dev(_args: DevArgs) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no development stack; say what to do: serve, migrate or keys (see --help)")
+}
+
+fn serve_from_env() -> anyhow::Result<()> {
+    let config = Config::from_env().map_err(mistakes)?;
+    serve::runtime()?.block_on(serve::serve(config))
+}
+
+fn mistakes(mistakes: Vec<String>) -> anyhow::Error {
+    anyhow::anyhow!("the configuration has {} mistake(s):\n  - {}", mistakes.len(), mistakes.join("\n  - "))
+}
+
+fn with_database<F: Future<Output = anyhow::Result<()>>>(
+    work: impl FnOnce(connect::DbConfig) -> F,
+) -> anyhow::Result<()> {
+    let database = config::database_from_env().map_err(mistakes)?;
+    serve::runtime()?.block_on(work(database))
+}
+
+async fn migrate(config: connect::DbConfig) -> anyhow::Result<()> {
+    let applied = connect::migrate(&config).await?;
+    if applied.is_empty() {
+        println!("nothing to do: the schema is up to date");
+    }
+    for version in applied {
+        println!("applied {version}");
+    }
+    Ok(())
+}
+
+async fn keys(config: connect::DbConfig, action: KeysAction) -> anyhow::Result<()> {
+    let db = Db::new(connect::pool(&config).await?, config.pool_connections_max);
+    match action {
+        KeysAction::Create { role, label } => {
+            let Some(role) = Role::parse(&role) else {
+                anyhow::bail!("--role can be secret or publishable, not {role:?}");
+            };
+            anyhow::ensure!((1..=100).contains(&label.chars().count()), "--label takes 1 to 100 characters");
+            let (id, key) = keys::create(&db, role, &label).await?;
+            println!("{id}\n{}\nKeep it safe: it is not shown again.", key.expose_secret());
+        }
+        KeysAction::List => {
+            for key in keys::list(&db).await? {
+                let state = key.revoked_at.map_or_else(|| "active".to_owned(), |at| format!("revoked {at}"));
+                println!("{}  {:<11}  {}  {state}  {}", key.id, key.role, key.created_at, key.label);
+            }
+        }
+        KeysAction::Revoke { id } => {
+            let id: KeyId = id.parse()?;
+            anyhow::ensure!(keys::revoke(&db, id).await?, "there is no active key {id}");
+            println!("revoked {id}");
+        }
+    }
+    Ok(())
+}

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::claim::{Claim, claim};
 use super::resolve::Target;
 use super::resolve_cancel::{self, CancelResolution, resolve_cancel};
-use super::view;
+use super::{measure, view};
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow, NewCancellation};
 use crate::db::events::{self, Origin, Subject};
@@ -31,7 +31,7 @@ use crate::domain::resolution::CancelEvidence;
 use crate::domain::stock::{CancelScope, ScopeError, plan_cancel};
 use crate::provider::call::Call;
 use crate::provider::{CancelRequest, RefundAccount};
-use crate::telemetry::labels::Tx;
+use crate::telemetry::labels::{Operation, Tx};
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -105,6 +105,11 @@ pub enum CancelError {
 
 /// Cancels.
 pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origin) -> Result<Canceled, CancelError> {
+    let verb = run(app, request, scope, origin);
+    measure::measured(app, Operation::Cancel, measure::canceled, verb).await
+}
+
+pub(super) async fn run(app: &App, request: Cancel, scope: Scope, origin: Origin) -> Result<Canceled, CancelError> {
     let intended = match intend(app, &request, &scope, &origin).await? {
         Intended::Go(intended) => intended,
         Intended::Known(id) => return today(app, id).await,
@@ -198,7 +203,8 @@ async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> 
                 Claim::Mismatch => return Err(CancelError::KeyMismatch.into()),
             }
             check(&payment, request)?;
-            let needs_account = payment.method == Some(Method::VirtualAccount) && payment.approved_at.is_some();
+            let deposited = payment.status != PaymentStatus::AwaitingDeposit;
+            let needs_account = payment.method == Some(Method::VirtualAccount) && deposited;
             let intent = Intent {
                 order: &order,
                 payment: &payment,

@@ -10,6 +10,7 @@ pub mod claim;
 pub mod confirm;
 pub mod expire;
 mod external;
+mod measure;
 pub mod order;
 pub mod recovery;
 pub mod resolve;

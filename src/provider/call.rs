@@ -64,13 +64,21 @@ impl Door {
     /// Takes the money.
     pub async fn confirm(&self, request: &ConfirmRequest) -> (ConfirmAnswer, Call) {
         let call = self.provider.confirm(request);
-        self.measured(ProviderOperation::Confirm, call, ConfirmAnswer::Unknown, confirm_outcome).await
+        let done = self.measured(ProviderOperation::Confirm, call, ConfirmAnswer::Unknown, confirm_outcome).await;
+        if let ConfirmAnswer::Unknown(doubt) = &done.0 {
+            self.note_unlisted(ProviderOperation::Confirm, doubt);
+        }
+        done
     }
 
     /// Gives money back.
     pub async fn cancel(&self, request: &CancelRequest) -> (CancelAnswer, Call) {
         let call = self.provider.cancel(request);
-        self.measured(ProviderOperation::Cancel, call, CancelAnswer::Unknown, cancel_outcome).await
+        let done = self.measured(ProviderOperation::Cancel, call, CancelAnswer::Unknown, cancel_outcome).await;
+        if let CancelAnswer::Unknown(doubt) = &done.0 {
+            self.note_unlisted(ProviderOperation::Cancel, doubt);
+        }
+        done
     }
 
     /// Asks about a payment.
@@ -89,6 +97,14 @@ impl Door {
     #[must_use]
     pub fn read_webhook(&self, body: &[u8]) -> Notice {
         self.provider.read_webhook(body)
+    }
+
+    /// The PG used a code that our table does not list: count it, so that the table grows.
+    fn note_unlisted(&self, operation: ProviderOperation, doubt: &Doubt) {
+        if doubt.reason == DoubtReason::UnlistedCode {
+            record::unmapped_code(self.label, operation);
+            tracing::warn!(operation = operation.as_str(), pg_code = doubt.code, "the PG used a code we do not know");
+        }
     }
 
     async fn measured<A>(

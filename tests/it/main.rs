@@ -1,2 +1,14 @@
-#[test]
-fn x() {}
+//! Claims about the running whole, through its public door: the API over HTTP, a real PostgreSQL, pg-mock over HTTP.
+//!
+//! One binary, one cluster, one database per test. Every scenario ends with `invariants::hold`, which compares three
+//! books: our rows, the stock, and what the PG took.
+
+mod support;
+
+mod cancel;
+mod confirm;
+mod orders;
+mod races;
+mod virtual_account;
+mod webhooks;
+mod process;

@@ -182,6 +182,8 @@ vocabulary! {
         Keys => "keys",
         /// Count what is open.
         Overview => "overview",
+        /// Remove what is too old to matter.
+        Housekeeping => "housekeeping",
     }
 }
 

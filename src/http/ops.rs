@@ -1,0 +1,158 @@
+//! The operations port: is it alive, is it ready and what is missing, and the metrics. No business, no credentials: it
+//! is not to be reached from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::problem::{Code, Problem};
+use crate::app::{App, Readiness};
+use crate::telemetry::{MetricsHandle, record};
+use crate::{clock, db};
+
+const DATABASE_WITHIN: Duration = Duration::from_secs(1);
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the port tells about.
+#[derive(Clone)]
+pub struct OpsState {
+    /// The app, once there is one.
+    pub app: Option<Arc<App>>,
+    /// What the others of this process report.
+    pub readiness: Arc<Readiness>,
+    /// The metrics.
+    pub metrics: MetricsHandle,
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ready {
+    status: &'static str,
+    checks: Vec<Check>,
+}
+
+impl Check {
+    fn of(name: &'static str, reason: Option<String>) -> Self {
+        Self { name, ok: reason.is_none(), reason }
+    }
+}
+
+/// The routes of the operations port.
+pub fn ops_router(state: OpsState) -> Router {
+    Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(async || Problem::new(Code::RouteNotFound, "Here are /livez, /readyz and /metrics."))
+        .with_state(state)
+}
+
+async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
+    if let Some(app) = &state.app {
+        record::pool(app.db.snapshot());
+    }
+    ([(CONTENT_TYPE, EXPOSITION)], state.metrics.render())
+}
+
+async fn readyz(State(state): State<OpsState>) -> impl IntoResponse {
+    let mut checks = vec![Check::of("database", database(state.app.as_ref()).await)];
+    let worker_late = state.app.as_ref().map_or(DATABASE_WITHIN, |app| app.settings.worker_lease);
+    checks.extend(own_checks(&state.readiness, clock::now(), worker_late));
+    let is_ready = checks.iter().all(|check| check.ok);
+    let (code, status) =
+        if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
+    (code, Json(Ready { status, checks }))
+}
+
+/// Why the database does not answer in time, if it does not.
+async fn database(app: Option<&Arc<App>>) -> Option<String> {
+    let Some(app) = app.map(Arc::clone) else { return Some("not connected yet".to_owned()) };
+    // A task of its own, so that giving up leaves the pool to finish in peace.
+    let ping = tokio::spawn(async move { app.db.read(async |conn| db::overview::ping(conn).await).await });
+    match tokio::time::timeout(DATABASE_WITHIN, ping).await {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(db::DbError::Unavailable(_)))) => Some("no connection".to_owned()),
+        Ok(Ok(Err(_)) | Err(_)) => Some("it answers with an error".to_owned()),
+        Err(_) => Some("no answer within 1 s".to_owned()),
+    }
+}
+
+fn own_checks(readiness: &Readiness, now: DateTime<Utc>, worker_late: Duration) -> Vec<Check> {
+    let migrated = (!readiness.is_migrated()).then(|| "run paygauge migrate".to_owned());
+    let running = readiness.is_shutting_down().then(|| "shutting down".to_owned());
+    let mut checks = vec![Check::of("migrations", migrated), Check::of("running", running)];
+    if readiness.is_worker_expected() {
+        let late = TimeDelta::from_std(worker_late).unwrap_or(TimeDelta::MAX);
+        let reason = match readiness.worker_last_ticked() {
+            None => Some("no round yet".to_owned()),
+            Some(at) if now - at > late => Some(format!("last round {} s ago", (now - at).num_seconds())),
+            Some(_) => None,
+        };
+        checks.push(Check::of("worker", reason));
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    fn failing(readiness: &Readiness, now: DateTime<Utc>) -> Vec<&'static str> {
+        let checks = own_checks(readiness, now, Duration::from_secs(60));
+        checks.iter().filter(|check| !check.ok).map(|check| check.name).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (readiness, now) = (Readiness::default(), clock::now());
+        assert_eq!(failing(&readiness, now), ["migrations"]);
+        readiness.set_migrated();
+        assert!(failing(&readiness, now).is_empty(), "without a worker role nobody waits for a worker");
+        readiness.expect_worker();
+        assert_eq!(failing(&readiness, now), ["worker"]);
+        readiness.worker_ticked(now);
+        assert!(failing(&readiness, now).is_empty());
+        assert_eq!(failing(&readiness, now + TimeDelta::seconds(62)), ["worker"]);
+        readiness.start_shutdown();
+        assert_eq!(failing(&readiness, now), ["running"]);
+    }
+
+    #[tokio::test]
+    async fn without_a_database_it_lives_and_is_not_ready() {
+        let metrics = crate::telemetry::for_tests().metrics();
+        let router = ops_router(OpsState { app: None, readiness: Arc::default(), metrics });
+        for (path, status, part) in [
+            ("/livez", 200, "alive"),
+            ("/readyz", 503, r#"{"name":"database","ok":false,"reason":"not connected yet"}"#),
+            ("/metrics", 200, "payments_operations_total"),
+            ("/nowhere", 404, "route_not_found"),
+        ] {
+            let request = Request::builder().uri(path).body(Body::empty()).expect("a good request");
+            let response = router.clone().oneshot(request).await.expect("infallible");
+            assert_eq!(response.status(), status, "{path}");
+            let body = axum::body::to_bytes(response.into_body(), 10_000_000).await.expect("a body");
+            let text = String::from_utf8_lossy(&body);
+            assert!(text.contains(part), "{path}: {text}");
+        }
+    }
+}

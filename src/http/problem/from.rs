@@ -1,0 +1,214 @@
+//! Each verb's errors as problems, exhaustively.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+use super::{Code, Problem};
+use crate::db::DbError;
+use crate::domain::evidence::{NotSent, NotSentReason};
+use crate::domain::money::MoneyError;
+use crate::domain::stock::ScopeError;
+use crate::payments::cancel::CancelError;
+use crate::payments::cancel_order::CancelOrderError;
+use crate::payments::catalogue::CatalogueError;
+use crate::payments::confirm::ConfirmError;
+use crate::payments::order::PlaceError;
+
+/// A PG that asks for patience gets no more than this from a caller.
+const LONGEST_RETRY_AFTER_S: u64 = 60;
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match &error {
+            DbError::Unavailable(_) => {
+                Self::new(Code::DatabaseUnavailable, "The request could not be served now.").because(&error)
+            }
+            DbError::Query(query) if is_contention(query) => {
+                Self::new(Code::Busy, "The request waited too long for others.").because(&error)
+            }
+            DbError::OutOfRange => Self::new(Code::InvalidParameter, "A number is too large."),
+            DbError::Constraint(_) | DbError::Query(_) => Self::internal(&error),
+        }
+    }
+}
+
+/// Whether a statement gave up on others: its lock or time ran out, or it was a deadlock's victim. Diesel does not
+/// pass on the SQLSTATE (55P03, 57014, 40P01), so the server's words must do.
+fn is_contention(error: &DieselError) -> bool {
+    let DieselError::DatabaseError(kind, info) = error else { return false };
+    let said = |words: &str| info.message().contains(words);
+    matches!(kind, DatabaseErrorKind::SerializationFailure)
+        || said("lock timeout")
+        || said("statement timeout")
+        || said("deadlock detected")
+}
+
+impl From<PlaceError> for Problem {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::UnknownProduct(product) => {
+                Self::new(Code::UnknownProduct, format!("{product} is not for sale."))
+                    .with("productId", product.to_string())
+            }
+            PlaceError::InsufficientStock { product, available, requested } => {
+                Self::new(Code::InsufficientStock, format!("{available} units of {product} are left."))
+                    .with("productId", product.to_string())
+                    .with("available", available)
+                    .with("requested", requested)
+            }
+            PlaceError::Money(MoneyError::Overflow) => Self::invalid("lines", "The order's total is too large."),
+            PlaceError::Money(MoneyError::CurrencyMismatch) => {
+                Self::invalid("lines", "The lines are priced in different currencies.")
+            }
+            PlaceError::KeyMismatch => key_mismatch(),
+            PlaceError::KeyInFlight => key_in_flight(),
+            PlaceError::Db(error) => error.into(),
+            PlaceError::Json(error) => Self::internal(error),
+        }
+    }
+}
+
+impl From<ConfirmError> for Problem {
+    fn from(error: ConfirmError) -> Self {
+        match error {
+            ConfirmError::OrderNotFound => order_not_found(),
+            ConfirmError::AmountMismatch { expected } => {
+                Self::new(Code::AmountMismatch, format!("The order costs {expected}."))
+                    .with("expectedAmount", expected.minor)
+                    .with("expectedCurrency", expected.currency.code())
+            }
+            ConfirmError::OrderExpired => Self::new(Code::OrderExpired, "The stock is no longer held."),
+            ConfirmError::OrderNotPending { status } => {
+                Self::new(Code::OrderNotPending, format!("The order is {status}.")).with("orderStatus", status.as_str())
+            }
+            ConfirmError::PaymentInFlight { payment } => {
+                let problem = payment_in_flight();
+                payment.map_or_else(payment_in_flight, |id| problem.with("paymentId", id.to_string()))
+            }
+            ConfirmError::PaymentOfAnotherOrder => {
+                Self::new(Code::PaymentOfAnotherOrder, "This payment key was used for another order.")
+            }
+            ConfirmError::KeyMismatch => key_mismatch(),
+            ConfirmError::KeyInFlight => key_in_flight(),
+            ConfirmError::NotSent(not_sent) => not_sent.into(),
+            ConfirmError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotSent> for Problem {
+    fn from(not_sent: NotSent) -> Self {
+        let cause = format!("{} {}", not_sent.reason, not_sent.code.as_deref().unwrap_or(""));
+        match not_sent.reason {
+            NotSentReason::Misconfigured => {
+                Self::new(Code::ProviderRefusedRequest, "Nothing was charged.").because(cause)
+            }
+            NotSentReason::Unreachable | NotSentReason::RateLimited | NotSentReason::NeverArrived => {
+                let problem = Self::new(Code::ProviderUnavailable, "Nothing was charged.").because(cause);
+                match not_sent.retry_after_s {
+                    Some(seconds) => problem.retry_after(seconds.clamp(1, LONGEST_RETRY_AFTER_S)),
+                    None => problem,
+                }
+            }
+        }
+    }
+}
+
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::PaymentNotFound => payment_not_found(),
+            CancelError::NotAllowed => {
+                Self::new(Code::Forbidden, "A checkout token cancels an order only while it is unpaid.")
+            }
+            CancelError::NotCancelable { status } => {
+                Self::new(Code::PaymentNotCancelable, format!("The payment is {status}."))
+                    .with("paymentStatus", status.as_str())
+            }
+            CancelError::PaymentInFlight => payment_in_flight(),
+            CancelError::CancellationInProgress => {
+                Self::new(Code::CancellationInProgress, "Another cancellation of this payment is not decided yet.")
+            }
+            CancelError::Scope(error) => error.into(),
+            CancelError::RefundAccountNeeded => {
+                Self::new(Code::RefundAccountNeeded, "Give refundAccount with bankCode, accountNumber and holder.")
+            }
+            CancelError::PartialNotAllowed => {
+                Self::new(Code::PartialCancelNotAllowed, "The virtual account has no deposit yet.")
+            }
+            CancelError::KeyMismatch => key_mismatch(),
+            CancelError::KeyInFlight => key_in_flight(),
+            CancelError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<ScopeError> for Problem {
+    fn from(error: ScopeError) -> Self {
+        match error {
+            ScopeError::ExceedsBalance { balance } => {
+                Self::new(Code::CancelAmountExceedsBalance, format!("{balance} is left to cancel."))
+                    .with("balance", balance)
+            }
+            ScopeError::Empty => Self::new(Code::InvalidCancelScope, "The cancel names nothing, or a line twice."),
+            ScopeError::UnknownLine(line) => {
+                Self::new(Code::InvalidCancelScope, format!("The order has no line {line}.")).with("line", line)
+            }
+            ScopeError::TooMany { line, left } => {
+                Self::new(Code::InvalidCancelScope, format!("Line {line} has {left} units left to cancel."))
+                    .with("line", line)
+                    .with("left", left)
+            }
+            ScopeError::Money(_) => Self::new(Code::InvalidCancelScope, "The amount is too large."),
+        }
+    }
+}
+
+impl From<CancelOrderError> for Problem {
+    fn from(error: CancelOrderError) -> Self {
+        match error {
+            CancelOrderError::OrderNotFound => order_not_found(),
+            CancelOrderError::OrderNotCancelable { status } => {
+                Self::new(Code::OrderNotCancelable, format!("The order is {status}."))
+                    .with("orderStatus", status.as_str())
+            }
+            CancelOrderError::Payment(error) => error.into(),
+            CancelOrderError::Json(error) => Self::internal(error),
+        }
+    }
+}
+
+impl From<CatalogueError> for Problem {
+    fn from(error: CatalogueError) -> Self {
+        match error {
+            CatalogueError::ProductNotFound => Self::new(Code::ProductNotFound, "No product has this id."),
+            CatalogueError::StockBelowZero { available } => {
+                Self::new(Code::StockBelowZero, format!("{available} units are available."))
+                    .with("available", available)
+            }
+            CatalogueError::StockTooLarge => Self::invalid("delta", "The stock would be too large."),
+            CatalogueError::Db(error) => error.into(),
+        }
+    }
+}
+
+/// No such order, or none that this caller may know of.
+pub(in crate::http) fn order_not_found() -> Problem {
+    Problem::new(Code::OrderNotFound, "No order has this id.")
+}
+
+/// No such payment, or none that this caller may know of.
+pub(in crate::http) fn payment_not_found() -> Problem {
+    Problem::new(Code::PaymentNotFound, "No payment has this id.")
+}
+
+fn payment_in_flight() -> Problem {
+    Problem::new(Code::PaymentInFlight, "The payment's outcome is not certain yet.")
+}
+
+fn key_mismatch() -> Problem {
+    Problem::new(Code::IdempotencyKeyMismatch, "The key was used for another request.")
+}
+
+fn key_in_flight() -> Problem {
+    Problem::new(Code::IdempotencyKeyInFlight, "The first request with this key is still running.")
+}

@@ -1,0 +1,240 @@
+//! The catalogue and its stock: list, read, create, change, restock, correct.
+
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderName, StatusCode};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::AppState;
+use super::auth::{Shop, ShopFront};
+use super::extract::{Id, Json, Params};
+use super::problem::Problem;
+use super::rules::{self, Page};
+use crate::db::products::ProductChange;
+use crate::domain::ids::ProductId;
+use crate::domain::money::Money;
+use crate::payments::catalogue::{self, Adjust, AdjustmentKind, AdjustmentView, NewProduct, ProductView};
+
+const NAME_CHARS_MAX: usize = 100;
+const PRICE_MAX: i64 = 1_000_000_000_000;
+const UNITS_MAX: i64 = 1_000_000_000;
+const REASON_CHARS_MAX: usize = 200;
+
+/// A product to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateProduct {
+    /// 1 to 100 characters.
+    #[schema(example = "Coffee beans 500 g")]
+    name: String,
+    /// Minor units (won), 1 to 1000000000000.
+    #[schema(example = 12000, minimum = 1)]
+    price: i64,
+    /// ISO 4217; KRW if not given.
+    #[schema(example = "KRW")]
+    currency: Option<String>,
+    /// Units to start with; 0 if not given.
+    #[schema(example = 20, minimum = 0)]
+    initial_stock: Option<i64>,
+}
+
+/// What to change; what is not given stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangeProduct {
+    /// 1 to 100 characters.
+    #[schema(example = "Coffee beans 500 g, dark")]
+    name: Option<String>,
+    /// Minor units (won). Orders keep the price they were placed at.
+    #[schema(example = 12500, minimum = 1)]
+    price: Option<i64>,
+    /// Whether it can be ordered.
+    active: Option<bool>,
+}
+
+/// A change of stock that no order explains.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdjustStock {
+    /// Units to add, or to take away; not 0.
+    #[schema(example = 50)]
+    delta: i64,
+    /// `restock` (adds) or `correction`.
+    #[schema(example = "restock")]
+    kind: String,
+    /// Why; 1 to 200 characters.
+    #[schema(example = "delivery 2026-11")]
+    reason: String,
+}
+
+/// Which page of products.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ProductParams {
+    /// Rows of the page; 20 if not given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+    /// `next` of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<ProductId>,
+}
+
+/// Which page of stock adjustments.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AdjustmentParams {
+    /// Rows of the page; 20 if not given.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+    /// `next` of the page before.
+    after: Option<Uuid>,
+}
+
+/// 201 with the address of what was created.
+pub type Created<T> = (StatusCode, [(HeaderName, String); 1], axum::Json<T>);
+
+/// List products
+///
+/// Oldest first, also those that are not sold any more.
+#[utoipa::path(get, path = "/v1/products", operation_id = "listProducts", tag = "products", params(ProductParams),
+    responses((status = 200, description = "A page of products.", body = Page<ProductView>)),
+    security(("secretKey" = []), ("publishableKey" = [])))]
+pub async fn list(
+    State(state): State<AppState>,
+    _shop: ShopFront,
+    Params(params): Params<ProductParams>,
+) -> Result<axum::Json<Page<ProductView>>, Problem> {
+    let rows = rules::page_rows(params.limit, state.settings.page_rows_max)?;
+    let products = catalogue::list(&state, params.after, rows + 1).await?;
+    Ok(axum::Json(Page::cut(products, rows, |product| product.id.to_string())))
+}
+
+/// Read a product
+#[utoipa::path(get, path = "/v1/products/{id}", operation_id = "getProduct", tag = "products",
+    params(("id" = String, Path, description = "`prod_…`")),
+    responses((status = 200, description = "The product.", body = ProductView)),
+    security(("secretKey" = []), ("publishableKey" = [])))]
+pub async fn get(
+    State(state): State<AppState>,
+    _shop: ShopFront,
+    Id(id): Id<ProductId>,
+) -> Result<axum::Json<ProductView>, Problem> {
+    Ok(axum::Json(catalogue::find(&state, id).await?))
+}
+
+/// Create a product
+#[utoipa::path(post, path = "/v1/products", operation_id = "createProduct", tag = "products", request_body = CreateProduct,
+    responses((status = 201, description = "Created; `Location` is the product.", body = ProductView)),
+    security(("secretKey" = [])))]
+pub async fn create(
+    State(state): State<AppState>,
+    Shop(caller): Shop,
+    Json(body): Json<CreateProduct>,
+) -> Result<Created<ProductView>, Problem> {
+    let name = rules::text("name", body.name, NAME_CHARS_MAX)?;
+    let price = rules::within("price", body.price, 1..=PRICE_MAX)?;
+    let currency = rules::currency(body.currency.as_deref())?;
+    let initial_stock = rules::within("initialStock", body.initial_stock.unwrap_or(0), 0..=UNITS_MAX)?;
+    let new = NewProduct { name, price: Money::new(price, currency), initial_stock };
+    let product = catalogue::create(&state, new, &caller.catalogue_actor()).await?;
+    let location = format!("/v1/products/{}", product.id);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], axum::Json(product)))
+}
+
+/// Change a product
+#[utoipa::path(patch, path = "/v1/products/{id}", operation_id = "changeProduct", tag = "products", request_body = ChangeProduct,
+    params(("id" = String, Path, description = "`prod_…`")),
+    responses((status = 200, description = "The product as it is now.", body = ProductView)),
+    security(("secretKey" = [])))]
+pub async fn change(
+    State(state): State<AppState>,
+    _shop: Shop,
+    Id(id): Id<ProductId>,
+    Json(body): Json<ChangeProduct>,
+) -> Result<axum::Json<ProductView>, Problem> {
+    let change = ProductChange {
+        name: body.name.map(|name| rules::text("name", name, NAME_CHARS_MAX)).transpose()?,
+        price: body.price.map(|price| rules::within("price", price, 1..=PRICE_MAX)).transpose()?,
+        active: body.active,
+    };
+    if change.name.is_none() && change.price.is_none() && change.active.is_none() {
+        return Err(Problem::invalid("body", "Give name, price or active."));
+    }
+    Ok(axum::Json(catalogue::change(&state, id, change).await?))
+}
+
+/// Restock or correct
+#[utoipa::path(post, path = "/v1/products/{id}/stock-adjustments", operation_id = "adjustStock", tag = "products", request_body = AdjustStock,
+    params(("id" = String, Path, description = "`prod_…`")),
+    responses((status = 201, description = "Adjusted.", body = AdjustmentView)),
+    security(("secretKey" = [])))]
+pub async fn adjust(
+    State(state): State<AppState>,
+    Shop(caller): Shop,
+    Id(product): Id<ProductId>,
+    Json(body): Json<AdjustStock>,
+) -> Result<Created<AdjustmentView>, Problem> {
+    let adjust = adjustable(product, body)?;
+    let done = catalogue::adjust(&state, adjust, &caller.catalogue_actor()).await?;
+    let location = format!("/v1/products/{product}/stock-adjustments");
+    Ok((StatusCode::CREATED, [(LOCATION, location)], axum::Json(done)))
+}
+
+fn adjustable(product: ProductId, body: AdjustStock) -> Result<Adjust, Problem> {
+    // `initial` belongs to creation.
+    let kind = match AdjustmentKind::parse(&body.kind) {
+        Some(kind @ (AdjustmentKind::Restock | AdjustmentKind::Correction)) => kind,
+        Some(AdjustmentKind::Initial) | None => {
+            return Err(Problem::invalid("kind", "kind is restock or correction."));
+        }
+    };
+    let delta = rules::within("delta", body.delta, -UNITS_MAX..=UNITS_MAX)?;
+    if delta == 0 {
+        return Err(Problem::invalid("delta", "delta is not 0."));
+    }
+    if kind == AdjustmentKind::Restock && delta < 0 {
+        return Err(Problem::invalid("delta", "A restock adds; use a correction to take away."));
+    }
+    Ok(Adjust { product, delta, kind, reason: rules::text("reason", body.reason, REASON_CHARS_MAX)? })
+}
+
+/// List stock adjustments
+///
+/// Newest first.
+#[utoipa::path(get, path = "/v1/products/{id}/stock-adjustments", operation_id = "listStockAdjustments", tag = "products",
+    params(("id" = String, Path, description = "`prod_…`"), AdjustmentParams),
+    responses((status = 200, description = "A page of adjustments.", body = Page<AdjustmentView>)),
+    security(("secretKey" = [])))]
+pub async fn adjustments(
+    State(state): State<AppState>,
+    _shop: Shop,
+    Id(product): Id<ProductId>,
+    Params(params): Params<AdjustmentParams>,
+) -> Result<axum::Json<Page<AdjustmentView>>, Problem> {
+    let rows = rules::page_rows(params.limit, state.settings.page_rows_max)?;
+    let found = catalogue::adjustments(&state, product, params.after, rows + 1).await?;
+    Ok(axum::Json(Page::cut(found, rows, |adjustment| adjustment.id.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stock_changes_by_a_reason_and_a_number_that_is_something() {
+        let adjust = |delta, kind: &str, reason: &str| {
+            let body = AdjustStock { delta, kind: kind.to_owned(), reason: reason.to_owned() };
+            adjustable(ProductId::new(), body).is_ok()
+        };
+        assert!(adjust(5, "restock", "delivery") && adjust(-5, "correction", "counted"));
+        assert!(!adjust(0, "correction", "counted"), "nothing");
+        assert!(!adjust(-5, "restock", "delivery"), "a restock adds");
+        assert!(!adjust(5, "initial", "start") && !adjust(5, "gift", "start"), "kinds");
+        assert!(!adjust(UNITS_MAX + 1, "restock", "delivery") && !adjust(i64::MIN, "correction", "counted"));
+        assert!(!adjust(5, "restock", ""), "a reason is needed");
+    }
+}

@@ -1,0 +1,208 @@
+//! Serving: builds the app from a configuration, runs its listeners and worker, and ends them in order.
+//!
+//! Used by `paygauge serve`, by the development stack and by the tests, so that all three run the same thing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, Nudges, Readiness};
+use crate::config::Config;
+use crate::db::connect::{self, DbConfig};
+use crate::db::{Db, DbError};
+use crate::http::auth::tokens::Tokens;
+use crate::http::{self, AppState, OpsState};
+use crate::provider::call::Door;
+use crate::provider::toss::Toss;
+use crate::telemetry::labels::ProviderLabel;
+use crate::telemetry::{self, MetricsHandle, TelemetryConfig};
+use crate::worker;
+
+/// How often a schema that is not ready is looked at again.
+const SCHEMA_POLL: Duration = Duration::from_secs(2);
+
+/// The runtime of every command.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// Serves until SIGTERM or Ctrl-C.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(TelemetryConfig {
+        log_format: config.log_format,
+        log_filter: config.log_filter.clone(),
+        otlp_endpoint: config.otlp_endpoint.clone(),
+        service_version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("PAYGAUGE_REVISION").unwrap_or("unknown"),
+        environment: config.environment.as_str().to_owned(),
+    })?;
+    let api = bind(config.listen).await?;
+    let ops = bind(config.ops_listen).await?;
+    let running = Running::start(config, api, ops, telemetry.metrics()).await?;
+    tracing::info!(api = %running.api_addr(), ops = %running.ops_addr(), "serving");
+    stop_signal().await;
+    tracing::info!("stopping: no new requests; money work goes on to its end");
+    running.stop().await;
+    tokio::task::spawn_blocking(|| telemetry.shutdown()).await?;
+    Ok(())
+}
+
+async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))
+}
+
+/// Resolves on Ctrl-C or SIGTERM.
+pub async fn stop_signal() {
+    let interrupt = async {
+        // Without a handler there is only SIGTERM to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}
+
+/// A running paygauge.
+pub struct Running {
+    app: Arc<App>,
+    api_addr: SocketAddr,
+    ops_addr: SocketAddr,
+    readiness: Arc<Readiness>,
+    stop_edges: CancellationToken,
+    stop_ops: CancellationToken,
+    edges: Vec<JoinHandle<()>>,
+    ops: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts the roles of `config` on these listeners. A database that is away for now is waited for; `/readyz` says
+    /// so meanwhile.
+    pub async fn start(
+        config: Config,
+        api: TcpListener,
+        ops: TcpListener,
+        metrics: MetricsHandle,
+    ) -> anyhow::Result<Self> {
+        let app = build(&config).await?;
+        let readiness = Arc::new(Readiness::default());
+        match connect::is_migrated(&config.database).await {
+            Ok(true) => readiness.set_migrated(),
+            Ok(false) => anyhow::bail!("the database's schema is older than this program: run `paygauge migrate`"),
+            Err(error) => {
+                tracing::warn!(%error, "the database is not there yet");
+                tokio::spawn(watch_schema(config.database.clone(), Arc::clone(&readiness)));
+            }
+        }
+        let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
+        let (api_addr, ops_addr) = (api.local_addr()?, ops.local_addr()?);
+        let mut edges = Vec::new();
+        if config.roles.api {
+            let tokens = Tokens::new(&config.token_secrets, config.settings.checkout_token_life)?;
+            let router = http::router(AppState::new(Arc::clone(&app), tokens), &config.cors_origins);
+            edges.push(tokio::spawn(listen(api, router, stop_edges.clone())));
+        }
+        if config.roles.worker {
+            readiness.expect_worker();
+            let (app, readiness) = (Arc::clone(&app), Arc::clone(&readiness));
+            edges.push(tokio::spawn(worker::run(app, readiness, stop_edges.clone())));
+        }
+        let state = OpsState { app: Some(Arc::clone(&app)), readiness: Arc::clone(&readiness), metrics };
+        let ops = tokio::spawn(listen(ops, http::ops_router(state), stop_ops.clone()));
+        Ok(Self { app, api_addr, ops_addr, readiness, stop_edges, stop_ops, edges, ops })
+    }
+
+    /// What the roles share.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api_addr
+    }
+
+    /// Where the operations port listens.
+    #[must_use]
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.ops_addr
+    }
+
+    /// Ends: not ready any more, no new requests, the worker's batch to its end, money work to its end, all bounded
+    /// by `shutdown_grace`; the operations port last, so that the end can be watched.
+    pub async fn stop(self) {
+        self.readiness.start_shutdown();
+        self.stop_edges.cancel();
+        self.app.tasks.close();
+        let finish = async {
+            for edge in self.edges {
+                if let Err(error) = edge.await {
+                    tracing::error!(%error, "a role ended by a panic");
+                }
+            }
+            self.app.tasks.wait().await;
+        };
+        if tokio::time::timeout(self.app.settings.shutdown_grace, finish).await.is_err() {
+            tracing::error!(
+                tasks = self.app.tasks.len(),
+                "stopped with money work in hand; its intents are committed, and recovery goes on with them"
+            );
+        }
+        self.stop_ops.cancel();
+        // A scrape that hangs must not keep the process.
+        if tokio::time::timeout(Duration::from_secs(2), self.ops).await.is_err() {
+            tracing::warn!("the operations port was closed with a request in hand");
+        }
+    }
+}
+
+async fn build(config: &Config) -> anyhow::Result<Arc<App>> {
+    let pool = connect::pool(&config.database).await?;
+    let db = Db::new(pool, config.database.pool_connections_max);
+    let toss = Toss::new(config.toss.clone())?;
+    let provider = Door::new(Arc::new(toss), ProviderLabel::Toss, config.settings.provider_deadline);
+    Ok(Arc::new(App {
+        db,
+        provider,
+        settings: config.settings.clone(),
+        tasks: TaskTracker::new(),
+        nudges: Nudges::default(),
+    }))
+}
+
+async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "a listener ended");
+    }
+}
+
+async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {
+    loop {
+        tokio::time::sleep(SCHEMA_POLL).await;
+        match connect::is_migrated(&config).await {
+            Ok(true) => return readiness.set_migrated(),
+            Ok(false) => tracing::error!("the database's schema is older than this program: run `paygauge migrate`"),
+            Err(error) => tracing::debug!(error = %DbError::from(error), "still no database"),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Background work: one loop per task, each taking no input but the state of the database.
+//!
+//! A loop wakes by its timer or by a nudge of this process, takes bounded batches until none is left, and says how it
+//! went. Several processes may run it: rows are leased, so no two of them do the same thing at a time.
+
+mod gauges;
+mod housekeeping;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::app::{App, Readiness};
+use crate::clock;
+use crate::db::DbError;
+use crate::payments::{expire, recovery, webhook};
+use crate::telemetry::labels::{Task, TickResult};
+use crate::telemetry::{current_trace_id, record};
+
+/// How long a task rests after the database failed it.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How often the gauges are computed.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+/// How often old rows are swept.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs every task until `stop`; each finishes the batch it has in hand.
+pub async fn run(app: Arc<App>, readiness: Arc<Readiness>, stop: CancellationToken) {
+    let worker = Worker { app, readiness };
+    let poll = worker.app.settings.worker_poll;
+    let tasks = [
+        tokio::spawn(recovery_loop(worker.clone(), stop.clone(), poll)),
+        tokio::spawn(webhooks_loop(worker.clone(), stop.clone(), poll)),
+        tokio::spawn(expiry_loop(worker.clone(), stop.clone(), poll)),
+        tokio::spawn(gauges_loop(worker.clone(), stop.clone())),
+        tokio::spawn(housekeeping_loop(worker, stop)),
+    ];
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a worker task ended by itself");
+        }
+    }
+}
+
+/// What every loop has.
+#[derive(Clone)]
+struct Worker {
+    app: Arc<App>,
+    readiness: Arc<Readiness>,
+}
+
+async fn recovery_loop(worker: Worker, stop: CancellationToken, poll: Duration) {
+    while awake(&stop, &worker.app.nudges.recovery, poll).await {
+        worker.tick(Task::Recovery, async |app| recovery::recover_batch(app, current_trace_id()).await).await;
+    }
+}
+
+async fn webhooks_loop(worker: Worker, stop: CancellationToken, poll: Duration) {
+    while awake(&stop, &worker.app.nudges.webhooks, poll).await {
+        worker.tick(Task::Webhooks, async |app| webhook::apply_batch(app, current_trace_id()).await).await;
+    }
+}
+
+async fn expiry_loop(worker: Worker, stop: CancellationToken, poll: Duration) {
+    let never = Notify::new();
+    while awake(&stop, &never, poll).await {
+        worker.tick(Task::Expiry, async |app| expire::expire_batch(app, current_trace_id()).await).await;
+    }
+}
+
+async fn gauges_loop(worker: Worker, stop: CancellationToken) {
+    let never = Notify::new();
+    while awake(&stop, &never, GAUGES_EVERY).await {
+        worker.tick(Task::Overview, async |app| gauges::refresh(app).await).await;
+    }
+}
+
+async fn housekeeping_loop(worker: Worker, stop: CancellationToken) {
+    let never = Notify::new();
+    while awake(&stop, &never, HOUSEKEEPING_EVERY).await {
+        worker.tick(Task::Housekeeping, async |app| housekeeping::sweep(app).await).await;
+    }
+}
+
+/// Waits for the timer or a nudge; `false` once it is time to stop.
+async fn awake(stop: &CancellationToken, nudge: &Notify, poll: Duration) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = nudge.notified() => true,
+        () = tokio::time::sleep(poll) => true,
+    }
+}
+
+impl Worker {
+    /// One round of a task, in a trace of its own.
+    async fn tick(&self, task: Task, work: impl AsyncFn(&Arc<App>) -> Result<usize, DbError>) {
+        let span = tracing::info_span!(parent: None, "worker.tick", task = task.as_str());
+        let round = async {
+            match work(&self.app).await {
+                Ok(0) => TickResult::Idle,
+                Ok(rows) => {
+                    tracing::debug!(task = task.as_str(), rows, "worked");
+                    TickResult::Worked
+                }
+                Err(error) => {
+                    tracing::warn!(task = task.as_str(), %error, "a round failed, and will be tried again");
+                    TickResult::Failed
+                }
+            }
+        };
+        let result = round.instrument(span).await;
+        record::worker_tick(task, result, clock::now());
+        if result == TickResult::Failed {
+            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+        } else {
+            self.readiness.worker_ticked(clock::now());
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The real program: started from nothing, stopped, killed under load, started again.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::invariants;
+use crate::support::programs;
+use crate::support::shop::Client;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_paygauge");
+/// Starting includes `initdb` on a busy machine.
+const START: Duration = Duration::from_secs(90);
+
+/// A directory that goes away with the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("paygauge-test-{name}-{}", uuid::Uuid::new_v4().as_simple()));
+        std::fs::create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Left-overs of a failed test are the system's to sweep.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A development stack in a process of its own.
+struct Stack {
+    child: Child,
+    output: String,
+}
+
+impl Stack {
+    fn start(data: &Path) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["--data-dir".as_ref(), data.as_os_str()])
+            .env_remove("DATABASE_URL")
+            .env("PAYGAUGE_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the program");
+        let lines = BufReader::new(child.stdout.take().expect("its output"));
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let (begun, mut output) = (Instant::now(), String::new());
+        loop {
+            let left = START.saturating_sub(begun.elapsed());
+            let line = receive.recv_timeout(left).unwrap_or_else(|_| panic!("the stack is not ready: {output}"));
+            output.push_str(&line);
+            output.push('\n');
+            if line == "ready" {
+                // The rest is read away, so that the program never blocks on a full pipe.
+                std::thread::spawn(move || while receive.recv().is_ok() {});
+                return Self { child, output };
+            }
+        }
+    }
+
+    /// What stands behind a label in the welcome.
+    fn said(&self, label: &str) -> String {
+        let line = self.output.lines().find(|line| line.trim_start().starts_with(label));
+        let line = line.unwrap_or_else(|| panic!("no {label} in {}", self.output));
+        line.trim_start()[label.len()..].split_whitespace().next().expect("a value").to_owned()
+    }
+
+    fn api(&self) -> String {
+        self.said("API ").trim_end_matches("/v1").to_owned()
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.api(), &self.said("secret key"))
+    }
+
+    fn mock(&self) -> String {
+        self.said("pg-mock").trim_end_matches("/mock/book").to_owned()
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: sends a signal to a process that this test started and has not waited for.
+        #[expect(unsafe_code, reason = "std can only kill")]
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0);
+    }
+
+    async fn stop(mut self) {
+        self.signal(libc::SIGINT);
+        let status = tokio::task::spawn_blocking(move || self.child.wait()).await.expect("a thread").expect("its end");
+        assert!(status.success(), "{status}");
+    }
+
+    async fn kill(mut self) {
+        self.signal(libc::SIGKILL);
+        tokio::task::spawn_blocking(move || self.child.wait()).await.expect("a thread").expect("its end");
+    }
+
+    async fn database(&self) -> tokio_postgres::Client {
+        let line = self.output.lines().find(|line| line.contains("psql -h ")).expect("how to reach the database");
+        let socket = line.split("psql -h ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a socket");
+        let config = format!("host={} user=postgres dbname=paygauge", socket.trim_matches('\''));
+        let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.expect("a connection");
+        tokio::spawn(connection);
+        client
+    }
+}
+
+/// Processes whose command line names `data`.
+fn processes_of(data: &Path) -> Vec<String> {
+    let needle = data.to_string_lossy().into_owned();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let own = std::process::id().to_string();
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy() != own)
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(&needle))
+        .collect()
+}
+
+async fn nothing_is_left(data: &Path) {
+    eventually("no process of the stack is left", Duration::from_secs(20), async || {
+        processes_of(data).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stack_starts_from_nothing_and_its_printed_lines_work_as_printed() {
+    let place = Place::new("lines");
+    let stack = Stack::start(&place.0);
+    for label in ["demo checkout", "API docs", "operations"] {
+        let answer = reqwest::get(stack.said(label)).await.expect(label);
+        assert!(answer.status().is_success(), "{label}: {}", answer.status());
+    }
+    let lines: Vec<&str> = stack.output.lines().skip_while(|line| !line.trim_start().starts_with("API=")).collect();
+    let script: String = lines.iter().take_while(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
+    assert_eq!(script.matches("curl ").count(), 5, "{script}");
+    let (Some(shell), Some(_)) = (programs::wanted("bash"), programs::wanted("curl")) else {
+        return stack.stop().await;
+    };
+    let run = tokio::task::spawn_blocking(move || Command::new(shell).args(["-c", &script]).output());
+    let run = run.await.expect("a thread").expect("a shell");
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{text}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(text.contains(r#""status":"done""#), "{text}");
+    assert!(text.contains("OrderCanceled"), "{text}");
+
+    let client = stack.client();
+    let orders = client.get("/v1/orders").await.expect(StatusCode::OK);
+    assert_eq!(orders.body["items"][0]["status"], "canceled");
+    let products = client.get("/v1/products").await.expect(StatusCode::OK);
+    assert_eq!(products.body["items"].as_array().map(Vec::len), Some(2), "two demo products");
+
+    // The data survives a stop and a start; nothing runs in between.
+    stack.stop().await;
+    nothing_is_left(&place.0).await;
+    let stack = Stack::start(&place.0);
+    let again = stack.client().get("/v1/orders").await.expect(StatusCode::OK);
+    assert_eq!(again.body["items"], orders.body["items"]);
+    stack.stop().await;
+    nothing_is_left(&place.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_under_load_it_leaves_no_process_and_comes_back_with_every_book_right() {
+    let place = Place::new("kill");
+    let mut stack = Stack::start(&place.0);
+    for round in 0..2 {
+        let done = Arc::new(AtomicUsize::new(0));
+        let buyers: Vec<_> = (0..6).map(|_| tokio::spawn(buy(stack.client(), stack.mock(), Arc::clone(&done)))).collect();
+        let enough = 10 * (round + 1);
+        eventually("some load", Duration::from_secs(60), async || {
+            (done.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+        .await;
+        stack.kill().await;
+        for buyer in buyers {
+            buyer.abort();
+        }
+        nothing_is_left(&place.0).await;
+        stack = Stack::start(&place.0);
+        let database = stack.database().await;
+        invariants::quiet(&database).await;
+        invariants::rules(&database).await;
+        let book: Value = reqwest::get(stack.said("pg-mock")).await.expect("the book").json().await.expect("JSON");
+        let mut theirs: BTreeMap<String, i64> = BTreeMap::new();
+        for payment in book["payments"].as_array().expect("payments") {
+            let order = payment["orderId"].as_str().expect("an order").to_owned();
+            let number = |field: &str| payment[field].as_i64().expect("a number");
+            *theirs.entry(order).or_default() += number("approved") - number("canceled");
+        }
+        assert!(!theirs.is_empty());
+        invariants::books_agree(&database, &theirs).await;
+    }
+    stack.stop().await;
+    nothing_is_left(&place.0).await;
+}
+
+/// Buys and now and then cancels, until the stack goes away.
+async fn buy(client: Client, mock: String, done: Arc<AtomicUsize>) {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let product = client.get("/v1/products").await.body["items"][0]["id"].clone();
+    loop {
+        let body = json!({ "lines": [{ "productId": product, "quantity": 1 }] });
+        let order = client.post_with_key("/v1/orders", &body).await;
+        if order.status != StatusCode::CREATED {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        let paid = json!({ "orderId": order.text("id"), "amount": order.number("amount") });
+        let window = http.post(format!("{mock}/mock/payments")).json(&paid).send().await.expect("the window");
+        let key: Value = window.json().await.expect("JSON");
+        let body = json!({
+            "paymentKey": key["paymentKey"], "orderId": order.text("id"), "amount": order.number("amount")
+        });
+        let payment = client.post("/v1/payments/confirm", &body).await;
+        if payment.status == StatusCode::OK {
+            let path = format!("/v1/payments/{}/cancel", payment.text("id"));
+            client.post_with_key(&path, &json!({ "reason": "enough" })).await;
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn serve_refuses_to_start_and_names_every_mistake() {
+    let run = Command::new(PROGRAM)
+        .arg("serve")
+        .env_clear()
+        .env("PAYGAUGE_ENV", "production")
+        .env("TOSS_SECRET_KEY", "test_sk_x")
+        .env("PAYGAUGE_TOKEN_SECRET", "short")
+        .output()
+        .expect("the program");
+    let text = String::from_utf8_lossy(&run.stderr);
+    assert!(!run.status.success());
+    for name in ["DATABASE_URL", "TOSS_SECRET_KEY", "PAYGAUGE_TOKEN_SECRET"] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    assert!(text.contains("test key"), "{text}");
+}

@@ -1,0 +1,52 @@
+//! One throw-away cluster for the whole run, a migrated template, and a copy of it for each test.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use paygauge::db::connect::{self, DbConfig};
+use paygauge::dev::postgres::{Cluster, Lifetime, Options};
+use tokio::sync::OnceCell;
+
+const TEMPLATE: &str = "template_paygauge";
+
+static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+static MIGRATED: OnceCell<()> = OnceCell::const_new();
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The cluster of this run; started by the first test, removed with the process.
+pub fn cluster() -> &'static Cluster {
+    CLUSTER.get_or_init(|| {
+        let options = Options {
+            lifetime: Lifetime::Throwaway,
+            bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
+            search_path: std::env::var_os("PATH"),
+        };
+        Cluster::start(&options).expect("the tests need PostgreSQL")
+    })
+}
+
+/// How to reach a database of the cluster.
+pub fn config(database: &str) -> DbConfig {
+    DbConfig {
+        url: cluster().url(database).into(),
+        pool_connections_max: 8,
+        pool_wait: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(20),
+        lock_timeout: Duration::from_secs(10),
+        root_cert_file: None,
+    }
+}
+
+/// A database of its own, with the schema and nothing in it.
+pub async fn fresh() -> DbConfig {
+    MIGRATED
+        .get_or_init(|| async {
+            connect::ensure_database(&config("postgres"), TEMPLATE, None).await.expect("a template");
+            connect::migrate(&config(TEMPLATE)).await.expect("migrations");
+        })
+        .await;
+    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    connect::ensure_database(&config("postgres"), &name, Some(TEMPLATE)).await.expect("a database");
+    config(&name)
+}

@@ -1,0 +1,20 @@
+//! What the tests stand on: a cluster, a database per test, a whole shop, and the invariants.
+
+pub mod database;
+pub mod invariants;
+pub mod programs;
+pub mod shop;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `check` gives something, at most `limit`; panics with `what` otherwise.
+pub async fn eventually<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
