@@ -109,7 +109,7 @@ impl Default for Settings {
             idempotency_lease: Duration::from_secs(60),
             idempotency_keep: days(15),
             webhook_retention: days(30),
-            worker_lease: Duration::from_secs(60),
+            worker_lease: Duration::from_secs(90),
             worker_poll: Duration::from_millis(300),
             worker_batch_rows: 50,
             shutdown_grace: Duration::from_secs(40),
@@ -131,7 +131,9 @@ impl Settings {
                 mistakes.push(text.to_owned());
             }
         };
-        require(self.worker_lease > call, "the worker's lease must outlast a PG call and its grace");
+        // A worker asks the PG, and may then send again.
+        let twice = self.provider_deadline + call;
+        require(self.worker_lease > twice, "the worker's lease must outlast two PG calls and the grace");
         require(self.idempotency_lease > call, "the idempotency lease must outlast a PG call and its grace");
         require(self.not_found_quarantine > call, "the not-found quarantine must outlast a PG call and its grace");
         require(self.shutdown_grace > self.provider_deadline, "shutdown must wait longer than a PG call");
@@ -415,7 +417,7 @@ impl Reader {
             buyer_cancel: self.buyer_cancel(),
             provider_deadline: call,
             idempotency_lease: base.idempotency_lease.max(call * 2),
-            worker_lease: base.worker_lease.max(call * 2),
+            worker_lease: base.worker_lease.max(call * 3),
             not_found_quarantine: base.not_found_quarantine.max(call * 3),
             shutdown_grace: base.shutdown_grace.max(call + Duration::from_secs(5)),
             worker_poll: self.duration("PAYGAUGE_WORKER_POLL_MS", Duration::from_millis(1), base.worker_poll),

@@ -70,13 +70,12 @@ pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
 pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, ConnectError> {
     let conn = Dialer::new(config)?.dial().await?;
     let mut harness = AsyncMigrationHarness::new(conn);
-    let applied = tokio::task::block_in_place(|| {
+    tokio::task::block_in_place(|| {
         harness
             .run_pending_migrations(MIGRATIONS)
             .map(|versions| versions.iter().map(ToString::to_string).collect())
             .map_err(|error| ConnectError::Migration(error.to_string()))
-    });
-    applied
+    })
 }
 
 /// Whether every migration of this program has been applied.

@@ -54,22 +54,21 @@ pub enum DbError {
 
 impl From<DieselError> for DbError {
     fn from(error: DieselError) -> Self {
-        if let DieselError::DatabaseError(kind, info) = &error {
-            let named = info.constraint_name().map(str::to_owned);
-            match kind {
-                DatabaseErrorKind::UniqueViolation
+        let DieselError::DatabaseError(kind, info) = &error else { return Self::Query(error) };
+        let by_constraint = matches!(
+            kind,
+            DatabaseErrorKind::UniqueViolation
                 | DatabaseErrorKind::CheckViolation
-                | DatabaseErrorKind::ForeignKeyViolation => {
-                    if let Some(name) = named {
-                        return Self::Constraint(name);
-                    }
-                }
-                _ if info.message().contains("out of range") => return Self::OutOfRange,
-                DatabaseErrorKind::ClosedConnection => return Self::Unavailable(info.message().to_owned()),
-                _ => {}
+                | DatabaseErrorKind::ForeignKeyViolation
+        );
+        match info.constraint_name() {
+            Some(name) if by_constraint => Self::Constraint(name.to_owned()),
+            Some(_) | None if matches!(kind, DatabaseErrorKind::ClosedConnection) => {
+                Self::Unavailable(info.message().to_owned())
             }
+            Some(_) | None if info.message().contains("out of range") => Self::OutOfRange,
+            Some(_) | None => Self::Query(error),
         }
-        Self::Query(error)
     }
 }
 

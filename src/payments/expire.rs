@@ -2,6 +2,7 @@
 //! statement on the same row, so exactly one of the two wins.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -10,13 +11,13 @@ use crate::db::events::{self, Origin, Subject};
 use crate::db::{self, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::order::{OrderEvent, OrderStatus};
-use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::labels::{Operation, OperationOutcome, StockMovement, Tx};
 use crate::telemetry::record;
 
 /// Expires one batch; returns how many orders.
 pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
     let origin = Origin { actor: "expiry".to_owned(), trace_id };
-    let rows = app.settings.worker_batch_rows;
+    let (started, rows) = (Instant::now(), app.settings.worker_batch_rows);
     let (expired, units) = app
         .db
         .transaction(Tx::Expire, async |conn| {
@@ -39,6 +40,9 @@ pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, 
             Ok::<_, DbError>((orders.len(), total))
         })
         .await?;
+    if expired > 0 {
+        record::operation(Operation::Expire, OperationOutcome::Success, app.provider.label(), started.elapsed());
+    }
     record::holds_expired(u64::try_from(expired).unwrap_or(u64::MAX));
     record::stock_movement(StockMovement::Release, units.unsigned_abs());
     Ok(expired)

@@ -6,11 +6,12 @@ use super::cancel::{CancelError, Canceled};
 use super::cancel_order::{CancelOrderError, OrderCanceled};
 use super::confirm::{ConfirmError, Confirmed};
 use super::order::{PlaceError, Placed};
+use super::resolve::{Change, ResolveError};
 use crate::app::App;
 use crate::db::DbError;
 use crate::db::idempotency::Response;
 use crate::domain::evidence::NotSentReason;
-use crate::telemetry::labels::{Operation, OperationOutcome};
+use crate::telemetry::labels::{Operation, OperationOutcome, WebhookApplied};
 use crate::telemetry::record;
 
 /// Runs a verb and counts what it came to.
@@ -26,6 +27,41 @@ pub(super) async fn measured<T>(
     record::operation(operation, outcome, app.provider.label(), started.elapsed());
     tracing::debug!(operation = operation.as_str(), outcome = outcome.as_str(), "operation ended");
     result
+}
+
+/// Runs a worker's item and counts what it came to.
+pub(super) async fn measured_item<T>(
+    app: &App,
+    operation: Operation,
+    outcome: fn(&Result<T, ResolveError>) -> OperationOutcome,
+    item: impl Future<Output = Result<T, ResolveError>>,
+) {
+    let result = measured(app, operation, outcome, item).await;
+    if let Err(error) = result {
+        tracing::error!(operation = operation.as_str(), %error, "an item failed, and will be tried again");
+    }
+}
+
+pub(super) fn recovered(result: &Result<Change, ResolveError>) -> OperationOutcome {
+    match result {
+        Ok(Change::Nothing | Change::Decided | Change::BackToReady(_)) => OperationOutcome::Success,
+        Ok(Change::StillOpen) => OperationOutcome::Unknown,
+        Err(_) => OperationOutcome::Error,
+    }
+}
+
+pub(super) fn webhook_read(result: &Result<WebhookApplied, ResolveError>) -> OperationOutcome {
+    match result {
+        Ok(WebhookApplied::Changed | WebhookApplied::Unchanged) => OperationOutcome::Success,
+        Ok(WebhookApplied::Deferred) => OperationOutcome::Unknown,
+        Ok(
+            WebhookApplied::UnknownPayment
+            | WebhookApplied::SecretMismatch
+            | WebhookApplied::Irrelevant
+            | WebhookApplied::Undecodable,
+        ) => OperationOutcome::Rejected,
+        Err(_) => OperationOutcome::Error,
+    }
 }
 
 fn database(error: &DbError) -> OperationOutcome {

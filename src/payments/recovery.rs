@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cancel;
 use super::resolve::{Change, ResolveError, Target, resolve};
-use super::resolve_cancel::resolve_cancel;
+use super::resolve_cancel::{CancelResolution, resolve_cancel};
+use super::{cancel, measure};
 use crate::app::App;
 use crate::clock;
 use crate::db::cancellations::{self, CancellationRow};
@@ -23,7 +23,7 @@ use crate::domain::payment::PaymentStatus;
 use crate::domain::resolution::{CancelEvidence, Evidence, find_cancel};
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
-use crate::telemetry::labels::{InquiryResult, Tx};
+use crate::telemetry::labels::{InquiryResult, Operation, Tx};
 use crate::telemetry::record;
 
 /// The pauses between inquiries, in milliseconds; the last one repeats for ever.
@@ -56,17 +56,15 @@ pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<u
     let payments = payments.into_iter().map(|row| {
         let (app, origin) = (Arc::clone(app), origin.clone());
         async move {
-            if let Err(error) = recover_payment(&app, &row, &origin).await {
-                tracing::error!(payment_id = %row.id, %error, "recovery failed, and will try again");
-            }
+            let item = recover_payment(&app, &row, &origin);
+            measure::measured_item(&app, Operation::Recover, measure::recovered, item).await;
         }
     });
     let cancels = cancels.into_iter().map(|row| {
         let (app, origin) = (Arc::clone(app), origin.clone());
         async move {
-            if let Err(error) = recover_cancel(&app, &row, &origin).await {
-                tracing::error!(cancellation_id = %row.id, %error, "recovery failed, and will try again");
-            }
+            let item = recover_cancel(&app, &row, &origin);
+            measure::measured_item(&app, Operation::Recover, measure::recovered, item).await;
         }
     });
     futures_util::future::join(futures_util::future::join_all(payments), futures_util::future::join_all(cancels)).await;
@@ -186,7 +184,7 @@ async fn postpone(app: &App, row: &PaymentRow, not_found_count: i32) -> Result<(
 }
 
 /// Looks whether a cancellation was made, and sends it (again) if it certainly was not.
-pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -> Result<(), ResolveError> {
+pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -> Result<Change, ResolveError> {
     let target = Target { payment: row.payment_id, order: row.order_id };
     let payment =
         app.db.read(async |conn| db::payments::find(conn, row.payment_id).await).await?.ok_or(ResolveError::Missing)?;
@@ -201,20 +199,26 @@ pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -
         let done = resolution.cancellation.status == CancellationStatus::Done;
         let result = if done { InquiryResult::Resolved } else { InquiryResult::StillUnknown };
         record::inquiry(app.provider.label(), result);
-        return Ok(());
+        return Ok(change(&resolution));
     }
     // Whatever else happened at the PG goes into the books first.
     resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;
     if let Some(refusal) = hopeless(app, row, &snapshot) {
         let evidence = CancelEvidence::Refused(refusal);
-        resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
-        return Ok(());
+        return Ok(change(&resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?));
     }
     if row.needs_account {
         let seen = row.not_found_count + i32::from(quarantine_over(app, row));
         return postpone_cancel(app, row, None, seen).await;
     }
     send_cancel_again(app, row, target, origin).await
+}
+
+fn change(resolution: &CancelResolution) -> Change {
+    match resolution.cancellation.status {
+        CancellationStatus::Requested => Change::StillOpen,
+        CancellationStatus::Done | CancellationStatus::Refused => Change::Decided,
+    }
 }
 
 fn quarantine_over(app: &App, row: &CancellationRow) -> bool {
@@ -236,7 +240,7 @@ async fn send_cancel_again(
     row: &CancellationRow,
     target: Target,
     origin: &Origin,
-) -> Result<(), ResolveError> {
+) -> Result<Change, ResolveError> {
     let lease = app.settings.worker_lease;
     let (row, payment) = app
         .db
@@ -261,8 +265,7 @@ async fn send_cancel_again(
     if row.origin == CancellationOrigin::Compensation && row.inquiries > 3 {
         tracing::error!(cancellation_id = %row.id, "money that no order may keep is still not returned");
     }
-    resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
-    Ok(())
+    Ok(change(&resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?))
 }
 
 async fn postpone_cancel(
@@ -270,12 +273,12 @@ async fn postpone_cancel(
     row: &CancellationRow,
     doubt: Option<DoubtReason>,
     not_found_count: i32,
-) -> Result<(), ResolveError> {
+) -> Result<Change, ResolveError> {
     let pause = wait(row.inquiries);
     app.db
         .transaction(Tx::Lease, async |conn| cancellations::postpone(conn, row.id, pause, doubt, not_found_count).await)
         .await?;
-    Ok(())
+    Ok(Change::StillOpen)
 }
 
 #[cfg(test)]

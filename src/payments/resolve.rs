@@ -201,14 +201,14 @@ impl Step<'_> {
                 self.payment_to(PaymentEvent::DepositReversed, change, json!({})).await?;
                 self.order_to(OrderEvent::DepositReversed).await?;
             }
+            Verdict::DepositOverdue | Verdict::AccountClosed(_) if self.payment.canceling_amount > 0 => {
+                // Our own cancel is on its way: `resolve_cancel` tells that story.
+                return Ok(Change::Nothing);
+            }
             Verdict::DepositOverdue => {
                 let change = PaymentChange::decided(PaymentStatus::Expired);
                 self.payment_to(PaymentEvent::DepositOverdue, change, json!({})).await?;
                 self.order_to(OrderEvent::DepositOverdue).await?;
-            }
-            Verdict::AccountClosed(_) if self.payment.canceling_amount > 0 => {
-                // Our own cancel: `resolve_cancel` tells that story.
-                return Ok(Change::Nothing);
             }
             Verdict::AccountClosed(_) => {
                 let mut change = PaymentChange::decided(PaymentStatus::Canceled);

@@ -5,9 +5,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::recovery;
 use super::resolve::{Change, ResolveError};
 use super::resolve_cancel::resolve_cancel;
+use super::{measure, recovery};
 use crate::app::App;
 use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
@@ -18,7 +18,7 @@ use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
 use crate::domain::resolution::{CancelEvidence, Evidence};
 use crate::provider::Notice;
-use crate::telemetry::labels::{Tx, WebhookApplied, WebhookReceived};
+use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::record;
 
 /// Tries before a delivery whose inquiry keeps failing is left to recovery.
@@ -58,16 +58,15 @@ pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, D
     let due = app.db.transaction(Tx::Lease, async |conn| webhooks::lease_due(conn, lease, rows).await).await?;
     let count = due.len();
     let origin = Origin { actor: "webhook".to_owned(), trace_id };
-    let applied = due.iter().map(|delivery| apply_one(app, delivery, &origin));
-    for result in futures_util::future::join_all(applied).await {
-        if let Err(error) = result {
-            tracing::error!(%error, "a webhook could not be applied, and will be tried again");
-        }
-    }
+    let applied = due.iter().map(|delivery| {
+        let item = apply_one(app, delivery, &origin);
+        measure::measured_item(app, Operation::WebhookApply, measure::webhook_read, item)
+    });
+    futures_util::future::join_all(applied).await;
     Ok(count)
 }
 
-async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result<(), ResolveError> {
+async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
     let origin = Origin { actor: origin.actor.clone(), trace_id: delivery.trace_id.clone() };
     let outcome = match read(app, app.provider.read_webhook(&delivery.payload)).await? {
         Reading::Ask(payment) => ask(app, &payment, &origin).await?,
@@ -84,7 +83,7 @@ async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result
             }
         })
         .await?;
-    Ok(())
+    Ok(outcome)
 }
 
 enum Reading {

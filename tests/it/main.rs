@@ -8,7 +8,7 @@ mod support;
 mod cancel;
 mod confirm;
 mod orders;
+mod process;
 mod races;
 mod virtual_account;
 mod webhooks;
-mod process;

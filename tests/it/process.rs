@@ -190,7 +190,8 @@ async fn killed_under_load_it_leaves_no_process_and_comes_back_with_every_book_r
     let mut stack = Stack::start(&place.0);
     for round in 0..2 {
         let done = Arc::new(AtomicUsize::new(0));
-        let buyers: Vec<_> = (0..6).map(|_| tokio::spawn(buy(stack.client(), stack.mock(), Arc::clone(&done)))).collect();
+        let buyers: Vec<_> =
+            (0..6).map(|_| tokio::spawn(buy(stack.client(), stack.mock(), Arc::clone(&done)))).collect();
         let enough = 10 * (round + 1);
         eventually("some load", Duration::from_secs(60), async || {
             (done.load(Ordering::Relaxed) >= enough).then_some(())

@@ -48,7 +48,7 @@ pub fn settings() -> Settings {
         deposit_poll: millis(400),
         deposit_grace: millis(300),
         idempotency_lease: millis(2_000),
-        worker_lease: millis(2_000),
+        worker_lease: millis(3_000),
         worker_poll: millis(50),
         shutdown_grace: millis(5_000),
         buyer_cancel: BuyerCancel::Unpaid,
