@@ -113,7 +113,7 @@ pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgC
             cancellations::status.eq(CancellationStatus::Done),
             cancellations::origin.eq(CancellationOrigin::External),
             cancellations::provider_transaction_key.eq(&cancel.transaction_key),
-            cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(Utc::now)),
+            cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(crate::clock::now)),
             cancellations::trace_id.eq(new.trace_id),
         ))
         .on_conflict_do_nothing()
@@ -228,7 +228,7 @@ pub async fn set_done(conn: &mut Conn, id: CancellationId, cancel: &PgCancel) ->
         .set((
             cancellations::status.eq(CancellationStatus::Done),
             cancellations::provider_transaction_key.eq(&cancel.transaction_key),
-            cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(Utc::now)),
+            cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(crate::clock::now)),
             cancellations::doubt.eq(None::<DoubtReason>),
             cancellations::inquire_at.eq(None::<DateTime<Utc>>),
             cancellations::lease_until.eq(None::<DateTime<Utc>>),

@@ -172,14 +172,30 @@ impl Db {
 
     async fn connection(&self) -> Result<bb8::PooledConnection<'_, Conn>, DbError> {
         let started = Instant::now();
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting::begin(&self.pending);
         let conn = self.pool.get().await;
-        self.pending.fetch_sub(1, Ordering::Relaxed);
+        drop(waiting);
         record::pool_wait(started.elapsed());
         conn.map_err(|error| {
             record::pool_timeout();
             DbError::Unavailable(error.to_string())
         })
+    }
+}
+
+/// Counts whoever waits for a connection, also if that one gives up.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

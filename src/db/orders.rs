@@ -274,6 +274,12 @@ pub async fn settle_line_capacity(
     Ok(())
 }
 
+/// Where these orders stand.
+pub async fn statuses(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<(OrderId, OrderStatus)>, DbError> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    Ok(orders::table.filter(orders::id.eq_any(ids)).select((orders::id, orders::status)).load(conn).await?)
+}
+
 /// Which orders to list. Times are bounds on when the order was placed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OrderFilter {

@@ -259,6 +259,7 @@ impl Stack<'_> {
                 deposit_poll: seconds(15),
                 provider_deadline: seconds(12),
                 recovery_grace: seconds(2),
+                worker_lease: seconds(30),
                 ..Settings::default()
             },
             log_format: LogFormat::Human,

@@ -114,7 +114,9 @@ async fn never_cached(mut response: Response) -> Response {
 }
 
 /// The panic itself is logged where it happened.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands the payload over")]
 fn after_panic(_payload: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal("a handler panicked").into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,3 +225,9 @@ pub fn docs(api: OpenApi) -> Router {
     let config = Config::new(["/openapi.json"]).validator_url("none").try_it_out_enabled(true);
     SwaggerUi::new("/docs").url("/openapi.json", api).config(config).into()
 }
+
+/// Whether the table of problems has this operation.
+#[cfg(test)]
+pub fn knows(operation_id: &str) -> bool {
+    OWN_PROBLEMS.iter().any(|(id, _)| *id == operation_id)
+}

@@ -1,11 +1,13 @@
 //! Payments: confirm, read, list, cancel, and their history; a cancellation by itself.
 
+use std::collections::HashMap;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::AppState;
 use super::auth::{Caller, OrderParty, Shop};
@@ -21,6 +23,7 @@ use crate::db::{self, Conn};
 use crate::domain::evidence::PaymentKey;
 use crate::domain::ids::{CancellationId, OrderId, PaymentId};
 use crate::domain::money::Money;
+use crate::domain::order::OrderStatus;
 use crate::domain::payment::PaymentStatus;
 use crate::domain::stock::{CancelScope, LineQuantity};
 use crate::payments::cancel::{self, Cancel, Canceled};
@@ -121,7 +124,7 @@ impl RefundAccountBody {
 }
 
 /// Which payments to list.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PaymentParams {
@@ -250,13 +253,13 @@ async fn read_page(conn: &mut Conn, filter: PaymentFilter, rows: i64) -> Result<
     let payments = db::payments::list(conn, filter, rows).await?;
     let ids: Vec<PaymentId> = payments.iter().map(|payment| payment.id).collect();
     let cancellations = db::cancellations::of_payments(conn, &ids).await?;
-    let mut views = Vec::with_capacity(payments.len());
-    for payment in &payments {
-        let order = db::orders::find(conn, payment.order_id).await?;
-        let order = order.ok_or_else(|| Problem::internal("a payment without an order"))?;
-        views.push(view::payment_with(payment, order.status.as_str(), &cancellations));
-    }
-    Ok(views)
+    let orders: Vec<OrderId> = payments.iter().map(|payment| payment.order_id).collect();
+    let statuses: HashMap<OrderId, OrderStatus> = db::orders::statuses(conn, &orders).await?.into_iter().collect();
+    let shown = payments.iter().map(|payment| {
+        let status = statuses.get(&payment.order_id).map_or("", |status| status.as_str());
+        view::payment_with(payment, status, &cancellations)
+    });
+    Ok(shown.collect())
 }
 
 /// Cancel a payment

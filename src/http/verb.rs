@@ -123,12 +123,13 @@ fn told(result: &Result<Answer, Problem>) -> (OperationOutcome, IdempotencyResul
         Ok(answer) if answer.replayed => (OperationOutcome::Replayed, IdempotencyResult::Replayed),
         Ok(answer) => (answer.outcome, IdempotencyResult::Fresh),
         Err(problem) => {
-            let key = match problem.code() {
-                Code::IdempotencyKeyInFlight => IdempotencyResult::InFlight,
-                Code::IdempotencyKeyMismatch => IdempotencyResult::Mismatch,
-                #[expect(clippy::wildcard_enum_match_arm, reason = "every other problem met a fresh key")]
-                _ => IdempotencyResult::Fresh,
-            };
+            // Every other problem met a key that was fresh.
+            let known = [
+                (Code::IdempotencyKeyInFlight, IdempotencyResult::InFlight),
+                (Code::IdempotencyKeyMismatch, IdempotencyResult::Mismatch),
+            ];
+            let key = known.into_iter().find_map(|(code, key)| (code == problem.code()).then_some(key));
+            let key = key.unwrap_or(IdempotencyResult::Fresh);
             (problem.code().outcome(), key)
         }
     }

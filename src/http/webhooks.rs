@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName};
 use serde::de::IgnoredAny;
 
 use super::AppState;
-use super::extract;
+use super::extract::{self, Id};
 use super::problem::{Code, Problem};
 use crate::payments::webhook;
 use crate::telemetry;
@@ -34,7 +34,7 @@ const TRANSMISSION_ID_BYTES_MAX: usize = 128;
     security(()))]
 pub async fn receive(
     State(state): State<AppState>,
-    Path(provider): Path<String>,
+    Id(provider): Id<String>,
     request: Request,
 ) -> Result<axum::Json<serde_json::Value>, Problem> {
     if provider != state.provider.name() {

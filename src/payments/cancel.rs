@@ -13,7 +13,7 @@ use serde_json::json;
 use super::claim::{Claim, claim};
 use super::resolve::Target;
 use super::resolve_cancel::{self, CancelResolution, resolve_cancel};
-use super::{measure, view};
+use super::view;
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow, NewCancellation};
 use crate::db::events::{self, Origin, Subject};
@@ -31,7 +31,7 @@ use crate::domain::resolution::CancelEvidence;
 use crate::domain::stock::{CancelScope, ScopeError, plan_cancel};
 use crate::provider::call::Call;
 use crate::provider::{CancelRequest, RefundAccount};
-use crate::telemetry::labels::{Operation, Tx};
+use crate::telemetry::labels::Tx;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -105,11 +105,6 @@ pub enum CancelError {
 
 /// Cancels.
 pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origin) -> Result<Canceled, CancelError> {
-    let verb = run(app, request, scope, origin);
-    measure::measured(app, Operation::Cancel, measure::canceled, verb).await
-}
-
-pub(super) async fn run(app: &App, request: Cancel, scope: Scope, origin: Origin) -> Result<Canceled, CancelError> {
     let intended = match intend(app, &request, &scope, &origin).await? {
         Intended::Go(intended) => intended,
         Intended::Known(id) => return today(app, id).await,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::cancel::{self, Cancel, CancelError, Canceled};
 use super::claim::{Claim, claim};
-use super::{measure, resolve, view};
+use super::{resolve, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
@@ -17,7 +17,7 @@ use crate::domain::ids::{OrderId, PaymentId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::stock::CancelScope;
 use crate::provider::RefundAccount;
-use crate::telemetry::labels::{Operation, Tx};
+use crate::telemetry::labels::Tx;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -86,11 +86,6 @@ pub async fn cancel_order(
     scope: Scope,
     origin: Origin,
 ) -> Result<OrderCanceled, CancelOrderError> {
-    let verb = run(app, request, scope, origin);
-    measure::measured(app, Operation::OrderCancel, measure::order_canceled, verb).await
-}
-
-async fn run(app: &App, request: CancelOrder, scope: Scope, origin: Origin) -> Result<OrderCanceled, CancelOrderError> {
     let step =
         app.db.transaction(Tx::OrderCancel, async |conn| decide(conn, app, &request, &scope, &origin).await).await?;
     let (is_decided, replayed) = match step {
@@ -104,7 +99,7 @@ async fn run(app: &App, request: CancelOrder, scope: Scope, origin: Origin) -> R
                 refund_account: request.refund_account.clone(),
                 may_cancel_paid: request.may_cancel_paid,
             };
-            match cancel::run(app, cancel, scope, origin).await? {
+            match cancel::cancel(app, cancel, scope, origin).await? {
                 Canceled::Answered { response, replayed } if response.status != 200 => {
                     return Ok(OrderCanceled::Refused { response, replayed });
                 }

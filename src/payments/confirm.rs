@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::claim::{Claim, claim};
 use super::resolve::{self, Change, Resolution, Target};
-use super::{measure, resolve_cancel, view};
+use super::{resolve_cancel, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{Response, Scope};
@@ -26,7 +26,7 @@ use crate::domain::payment::{PaymentEvent, PaymentStatus};
 use crate::domain::resolution::Evidence;
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
-use crate::telemetry::labels::{Operation, Tx};
+use crate::telemetry::labels::Tx;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -104,11 +104,6 @@ pub async fn confirm(
     scope: Scope,
     origin: Origin,
 ) -> Result<Confirmed, ConfirmError> {
-    let verb = run(app, request, scope, origin);
-    measure::measured(app, Operation::Confirm, measure::confirmed, verb).await
-}
-
-async fn run(app: &App, request: Confirm, scope: Scope, origin: Origin) -> Result<Confirmed, ConfirmError> {
     let intended = match intend(app, &request, &scope, &origin).await? {
         Intended::Go(intended) => intended,
         Intended::Known(payment) => return today(app, payment).await,

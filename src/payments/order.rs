@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::claim::{Claim, claim};
-use super::{measure, view};
+use super::view;
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
@@ -13,7 +13,7 @@ use crate::db::{self, Conn, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::money::{Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
-use crate::telemetry::labels::{Operation, StockMovement, Tx};
+use crate::telemetry::labels::{StockMovement, Tx};
 use crate::telemetry::record;
 
 /// What the caller wants: no price, that is the catalogue's.
@@ -80,11 +80,6 @@ impl<E: Into<PlaceError>> From<E> for Stop {
 
 /// Places an order.
 pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> Result<Placed, PlaceError> {
-    let verb = run(app, request, scope, origin);
-    measure::measured(app, Operation::OrderCreate, measure::placed, verb).await
-}
-
-async fn run(app: &App, request: Place, scope: Scope, origin: Origin) -> Result<Placed, PlaceError> {
     let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
     let placed = app
         .db

@@ -54,7 +54,9 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Reads one batch of the inbox; returns how many deliveries.
 pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
-    let (lease, rows) = (app.settings.worker_lease, app.settings.worker_batch_rows);
+    // Reading a delivery asks the PG once.
+    let lease = app.settings.provider_deadline + app.settings.recovery_grace;
+    let rows = app.settings.worker_batch_rows;
     let due = app.db.transaction(Tx::Lease, async |conn| webhooks::lease_due(conn, lease, rows).await).await?;
     let count = due.len();
     let origin = Origin { actor: "webhook".to_owned(), trace_id };

@@ -2,6 +2,13 @@
 //!
 //! One binary, one cluster, one database per test. Every scenario ends with `invariants::hold`, which compares three
 //! books: our rows, the stock, and what the PG took.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected must end there"
+)]
 
 mod support;
 
@@ -10,5 +17,6 @@ mod confirm;
 mod orders;
 mod process;
 mod races;
+mod tidy;
 mod virtual_account;
 mod webhooks;

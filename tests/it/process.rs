@@ -33,8 +33,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Left-overs of a failed test are the system's to sweep.
-        let _ = std::fs::remove_dir_all(&self.0);
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{} stays: {error}", self.0.display());
+        }
     }
 }
 
@@ -44,9 +45,20 @@ struct Stack {
     output: String,
 }
 
+/// A test that fails leaves no stack behind.
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if self.child.kill().is_ok()
+            && let Err(error) = self.child.wait()
+        {
+            eprintln!("the stack's end was not seen: {error}");
+        }
+    }
+}
+
 impl Stack {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(PROGRAM)
+        let child = Command::new(PROGRAM)
             .args(["--data-dir".as_ref(), data.as_os_str()])
             .env_remove("DATABASE_URL")
             .env("PAYGAUGE_LOG", "warn")
@@ -55,7 +67,8 @@ impl Stack {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("the program");
-        let lines = BufReader::new(child.stdout.take().expect("its output"));
+        let mut stack = Self { child, output: String::new() };
+        let lines = BufReader::new(stack.child.stdout.take().expect("its output"));
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
@@ -64,16 +77,16 @@ impl Stack {
                 }
             }
         });
-        let (begun, mut output) = (Instant::now(), String::new());
+        let begun = Instant::now();
         loop {
             let left = START.saturating_sub(begun.elapsed());
-            let line = receive.recv_timeout(left).unwrap_or_else(|_| panic!("the stack is not ready: {output}"));
-            output.push_str(&line);
-            output.push('\n');
+            let line = receive.recv_timeout(left).unwrap_or_else(|_| panic!("not ready: {}", stack.output));
+            stack.output.push_str(&line);
+            stack.output.push('\n');
             if line == "ready" {
                 // The rest is read away, so that the program never blocks on a full pipe.
                 std::thread::spawn(move || while receive.recv().is_ok() {});
-                return Self { child, output };
+                return stack;
             }
         }
     }
@@ -105,15 +118,18 @@ impl Stack {
         assert_eq!(sent, 0);
     }
 
-    async fn stop(mut self) {
-        self.signal(libc::SIGINT);
-        let status = tokio::task::spawn_blocking(move || self.child.wait()).await.expect("a thread").expect("its end");
+    async fn stop(self) {
+        let status = self.ends_by(libc::SIGINT).await;
         assert!(status.success(), "{status}");
     }
 
-    async fn kill(mut self) {
-        self.signal(libc::SIGKILL);
-        tokio::task::spawn_blocking(move || self.child.wait()).await.expect("a thread").expect("its end");
+    async fn kill(self) {
+        self.ends_by(libc::SIGKILL).await;
+    }
+
+    async fn ends_by(mut self, signal: i32) -> std::process::ExitStatus {
+        self.signal(signal);
+        tokio::task::spawn_blocking(move || self.child.wait()).await.expect("a thread").expect("its end")
     }
 
     async fn database(&self) -> tokio_postgres::Client {

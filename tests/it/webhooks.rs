@@ -163,7 +163,7 @@ async fn late_money_on_a_closed_payment_goes_back_and_the_order_stays() {
     let answer = shop.confirm(&order, &key).await.expect(StatusCode::OK);
     let payment = answer.text("id");
     // Our books close the account although the bank still takes the transfer.
-    shop.sql(&format!(
+    shop.sql(
         "begin;
          update payments set status = 'expired', inquire_at = null, version = version + 1;
          insert into events (aggregate, aggregate_id, seq, order_id, kind, from_status, to_status, actor)
@@ -173,7 +173,7 @@ async fn late_money_on_a_closed_payment_goes_back_and_the_order_stays() {
              select 'order', id, version, id, 'OrderDepositOverdue', 'awaiting_deposit', status, 'test' from orders;
          update stock set available = available + 1;
          commit"
-    ))
+    )
     .await;
     shop.mock.deposit(&key);
     shop.payment_becomes(&payment, "reversing").await;

@@ -128,7 +128,7 @@ pub async fn rules(client: &Client) {
 }
 
 /// How long recovery may take after a crash: an intent belongs to its request until the PG call's deadline is over.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_secs(90);
 
 /// Waits until no outcome is open.
 pub async fn quiet(client: &Client) {

@@ -284,10 +284,6 @@ impl Client {
         Self { http, base: base.to_owned(), token: token.to_owned() }
     }
 
-    pub fn token(&self) -> &str {
-        &self.token
-    }
-
     pub async fn get(&self, path: &str) -> Answer {
         self.request(Method::GET, path, None, None).await
     }

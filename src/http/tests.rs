@@ -1,0 +1,234 @@
+//! What the whole router answers without a database: credentials, unknown addresses, descriptions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
+use secrecy::SecretString;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::auth::tokens::Tokens;
+use super::problem::Code;
+use super::{AppState, openapi, router, routes};
+use crate::app::{App, Nudges};
+use crate::config::Settings;
+use crate::db::{Conn, Db};
+use crate::domain::ids::OrderId;
+use crate::provider::call::Door;
+use crate::provider::toss::{Toss, TossConfig};
+use crate::telemetry::labels::ProviderLabel;
+
+const ORIGIN: &str = "http://127.0.0.1:8000";
+
+/// An API whose database cannot be reached.
+fn api() -> (AppState, Router) {
+    let manager = AsyncDieselConnectionManager::<Conn>::new("postgres://127.0.0.1:1/none");
+    let pool = bb8::Pool::builder().connection_timeout(Duration::from_millis(200)).build_unchecked(manager);
+    let toss = TossConfig {
+        base_url: "http://127.0.0.1:1".to_owned(),
+        secret_key: SecretString::from("test_sk_none"),
+        m_id: None,
+        connect_timeout: Duration::from_secs(1),
+        confirm_timeout: Duration::from_secs(1),
+        cancel_timeout: Duration::from_secs(1),
+        inquiry_timeout: Duration::from_secs(1),
+    };
+    let provider = Arc::new(Toss::new(toss).expect("a client"));
+    let settings = Settings::default();
+    let app = App {
+        db: Db::new(pool, 2),
+        provider: Door::new(provider, ProviderLabel::Toss, settings.provider_deadline),
+        settings,
+        tasks: tokio_util::task::TaskTracker::new(),
+        nudges: Nudges::default(),
+    };
+    let tokens = Tokens::new(&[SecretString::from("a secret of thirty-two characters")], Duration::from_secs(60));
+    let state = AppState::new(Arc::new(app), tokens.expect("a secret"));
+    (state.clone(), router(state, &[ORIGIN.to_owned()]))
+}
+
+fn request(line: &str, headers: &[(&str, &str)], body: &str) -> Request {
+    let (method, path) = line.split_once(' ').expect("a method and a path");
+    let start = Request::builder().method(method).uri(path);
+    let built = headers.iter().fold(start, |request, (name, value)| request.header(*name, *value));
+    built.body(Body::from(body.to_owned())).expect("a good request")
+}
+
+async fn answer(router: &Router, request: Request) -> (Response<()>, String) {
+    let response = router.clone().oneshot(request).await.expect("infallible");
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, 10_000_000).await.expect("a body");
+    (Response::from_parts(parts, ()), String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn problem(router: &Router, request: Request) -> (Response<()>, Value) {
+    let (response, body) = answer(router, request).await;
+    assert_eq!(response.headers()["content-type"], "application/problem+json", "{body}");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(body["status"], response.status().as_u16());
+    (response, body)
+}
+
+#[tokio::test]
+async fn every_wrong_turn_is_a_problem() {
+    let (state, router) = api();
+    let order = OrderId::new();
+    let token = format!("Bearer {}", state.tokens().mint(order, crate::clock::now()));
+    let buyer = ("authorization", token.as_str());
+    let json = ("content-type", "application/json");
+    let key = ("idempotency-key", "k1");
+    let own = format!("POST /v1/orders/{order}/cancel");
+    let foreign = format!("POST /v1/orders/{}/cancel", OrderId::new());
+    let confirm = "POST /v1/payments/confirm";
+    let foreign_confirm = format!(r#"{{"paymentKey":"k","orderId":"{}","amount":1}}"#, OrderId::new());
+    let minus = format!(r#"{{"paymentKey":"k","orderId":"{order}","amount":-1}}"#);
+    let large = format!(r#"{{"reason":"{}"}}"#, "x".repeat(70_000));
+    let unknown_key = format!("Bearer pgsk_{}_{}", "0".repeat(32), "A".repeat(43));
+    let webhook = "POST /v1/webhooks/toss";
+    let huge = " ".repeat(256 * 1024 + 1);
+    for (line, headers, body, code) in [
+        ("GET /v2/orders", &[][..], "", Code::RouteNotFound),
+        ("DELETE /v1/orders", &[], "", Code::MethodNotAllowed),
+        ("GET /v1/orders", &[], "", Code::Unauthorized),
+        ("GET /v1/orders", &[("authorization", "Basic abc")], "", Code::Unauthorized),
+        ("GET /v1/orders", &[("authorization", "Bearer nonsense")], "", Code::Unauthorized),
+        ("GET /v1/orders", &[("authorization", "Bearer pgsk_short")], "", Code::Unauthorized),
+        ("GET /v1/orders", &[("authorization", "Bearer ct_AAAA.AAAA")], "", Code::Unauthorized),
+        ("GET /v1/orders", &[("authorization", &unknown_key)], "", Code::DatabaseUnavailable),
+        ("GET /v1/orders", &[buyer], "", Code::Forbidden),
+        ("POST /v1/orders", &[buyer, json, key], "{}", Code::Forbidden),
+        ("GET /v1/payments/nonsense", &[buyer], "", Code::InvalidParameter),
+        ("GET /v1/payments/pay_00000000000070008000000000000000", &[buyer], "", Code::DatabaseUnavailable),
+        (&foreign, &[buyer, json, key], r#"{"reason":"no"}"#, Code::OrderNotFound),
+        (&own, &[buyer, json], r#"{"reason":"no"}"#, Code::IdempotencyKeyMissing),
+        (&own, &[buyer, json, ("idempotency-key", "a\tb")], r#"{"reason":"no"}"#, Code::IdempotencyKeyInvalid),
+        (&own, &[buyer, json, key], r#"{"reason":""}"#, Code::InvalidParameter),
+        (&own, &[buyer, json, key], r#"{"reason":"no","force":true}"#, Code::InvalidParameter),
+        (&own, &[buyer, json, key], r#"{"reason":"#, Code::BadJson),
+        (&own, &[buyer, key], r#"{"reason":"no"}"#, Code::UnsupportedMediaType),
+        (&own, &[buyer, json, key], &large, Code::BodyTooLarge),
+        (&own, &[buyer, json, key], r#"{"reason":"no"}"#, Code::DatabaseUnavailable),
+        (confirm, &[buyer, json], &foreign_confirm, Code::OrderNotFound),
+        (confirm, &[buyer, json], &minus, Code::InvalidParameter),
+        ("GET /v1/orders/%FF", &[buyer], "", Code::InvalidParameter),
+        ("POST /v1/webhooks/%FF", &[], "{}", Code::InvalidParameter),
+        ("POST /v1/webhooks/nobody", &[], "{}", Code::RouteNotFound),
+        (webhook, &[], "[]", Code::BadJson),
+        (webhook, &[], &huge, Code::BodyTooLarge),
+        (webhook, &[], "{}", Code::DatabaseUnavailable),
+    ] {
+        let (response, body) = problem(&router, request(line, headers, body)).await;
+        assert_eq!(body["code"], code.as_str(), "{line}: {body}");
+        assert_eq!(response.status(), code.status(), "{line}");
+        assert!(response.headers().contains_key("x-request-id") && response.headers().contains_key("server-timing"));
+        assert_eq!(response.headers().contains_key("www-authenticate"), code == Code::Unauthorized, "{line}");
+        assert_eq!(response.headers().contains_key("retry-after"), response.status() == 503, "{line}");
+        assert!(!body.to_string().contains("127.0.0.1"), "no internals: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let (_, router) = api();
+    let (response, _) = problem(&router, request("DELETE /v1/orders", &[], "")).await;
+    let allow = response.headers()["allow"].to_str().expect("text").to_owned();
+    assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn only_named_pages_may_call() {
+    let (_, router) = api();
+    let preflight = |origin| {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,idempotency-key,content-type"),
+        ];
+        request("OPTIONS /v1/orders", &headers, "")
+    };
+    let (response, _) = answer(&router, preflight(ORIGIN)).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["access-control-allow-origin"], ORIGIN);
+    let allowed = response.headers()["access-control-allow-headers"].to_str().expect("text");
+    assert!(allowed.contains("idempotency-key") && allowed.contains("traceparent"), "{allowed}");
+    let (response, _) = answer(&router, preflight("http://evil.example")).await;
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
+
+    let (response, _) = problem(&router, request("GET /v1/orders", &[("origin", ORIGIN)], "")).await;
+    assert_eq!(response.headers()["access-control-allow-origin"], ORIGIN, "problems too");
+    let exposed = response.headers()["access-control-expose-headers"].to_str().expect("text");
+    assert!(exposed.contains("retry-after") && exposed.contains("server-timing"), "{exposed}");
+}
+
+#[tokio::test]
+async fn the_page_of_the_description_needs_nobody_else() {
+    let (_, router) = api();
+    let (response, _) = answer(&router, request("GET /docs", &[], "")).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["location"]),
+        (303, &"/docs/".parse().expect("a value"))
+    );
+    for path in ["/docs/", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/swagger-initializer.js"] {
+        let (response, body) = answer(&router, request(&format!("GET {path}"), &[], "")).await;
+        assert_eq!(response.status(), 200, "{path}");
+        if path.ends_with("initializer.js") {
+            assert!(body.contains(r#""url": "/openapi.json""#) && body.contains(r#""validatorUrl": "none""#), "{body}");
+        }
+        if !path.ends_with("bundle.js") && !path.ends_with("css") {
+            assert!(!body.contains("https://"), "{path}: {body}");
+        }
+    }
+    let (response, body) = answer(&router, request("GET /openapi.json", &[], "")).await;
+    let api: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((response.status().as_u16(), &api["openapi"]), (200, &"3.1.0".into()));
+}
+
+#[test]
+fn the_description_is_whole() {
+    let (_, api) = routes().split_for_parts();
+    let api = serde_json::to_value(openapi::complete(api)).expect("JSON");
+    let text = api.to_string();
+    let mut ids = Vec::new();
+    for (path, item) in api["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(openapi::knows(id), "{method} {path}: its problems are not listed");
+            let responses = operation["responses"].as_object().expect("responses");
+            assert!(responses.keys().any(|status| status.starts_with('2')), "{method} {path}");
+            assert!(responses.contains_key("500") && responses.contains_key("503"), "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            ids.push(id.to_owned());
+        }
+    }
+    assert_eq!(ids.len(), 18);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 18, "each id once");
+    let responses = api["paths"].to_string();
+    for code in Code::ALL.iter().filter(|code| **code != Code::MethodNotAllowed) {
+        assert!(responses.contains(&code.urn()), "{code} is answered by no operation");
+    }
+    for reference in text.split(r##""$ref":"#/components/schemas/"##).skip(1) {
+        let name = reference.split('"').next().expect("a name");
+        assert!(api["components"]["schemas"][name].is_object(), "{name} is referred to and not described");
+    }
+    for scheme in ["secretKey", "publishableKey", "checkoutToken"] {
+        assert_eq!(api["components"]["securitySchemes"][scheme]["scheme"], "bearer");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_problem() {
+    let router: Router = Router::new()
+        .route("/panics", axum::routing::get(async || -> &'static str { panic!("on purpose") }))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(super::after_panic));
+    let (_, body) = problem(&router, request("GET /panics", &[], "")).await;
+    assert_eq!(body["code"], "internal");
+    assert!(!body.to_string().contains("on purpose"));
+}
