@@ -43,10 +43,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         revision: option_env!("PAYGAUGE_REVISION").unwrap_or("unknown"),
         environment: config.environment.as_str().to_owned(),
     })?;
-    let api = bind(config.listen).await?;
+    let api = if config.roles.api { Some(bind(config.listen).await?) } else { None };
     let ops = bind(config.ops_listen).await?;
     let running = Running::start(config, api, ops, telemetry.metrics()).await?;
-    tracing::info!(api = %running.api_addr(), ops = %running.ops_addr(), "serving");
+    let api = running.api_addr().map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+    tracing::info!(%api, worker = running.has_worker, ops = %running.ops_addr(), "serving");
     stop_signal().await;
     tracing::info!("stopping: no new requests; money work goes on to its end");
     running.stop().await;
@@ -83,7 +84,8 @@ pub async fn stop_signal() {
 /// A running paygauge.
 pub struct Running {
     app: Arc<App>,
-    api_addr: SocketAddr,
+    api_addr: Option<SocketAddr>,
+    has_worker: bool,
     ops_addr: SocketAddr,
     readiness: Arc<Readiness>,
     stop_edges: CancellationToken,
@@ -93,11 +95,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the roles of `config` on these listeners. A database that is away for now is waited for; `/readyz` says
+    /// Starts the roles of `config`: the API on its listener, if there is one, and the worker. A database that is away for now is waited for; `/readyz` says
     /// so meanwhile.
     pub async fn start(
         config: Config,
-        api: TcpListener,
+        api: Option<TcpListener>,
         ops: TcpListener,
         metrics: MetricsHandle,
     ) -> anyhow::Result<Self> {
@@ -112,21 +114,22 @@ impl Running {
             }
         }
         let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
-        let (api_addr, ops_addr) = (api.local_addr()?, ops.local_addr()?);
+        let api_addr = api.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (has_worker, ops_addr) = (config.roles.worker, ops.local_addr()?);
         let mut edges = Vec::new();
-        if config.roles.api {
+        if let Some(api) = api {
             let tokens = Tokens::new(&config.token_secrets, config.settings.checkout_token_life)?;
             let router = http::router(AppState::new(Arc::clone(&app), tokens), &config.cors_origins);
             edges.push(tokio::spawn(listen(api, router, stop_edges.clone())));
         }
-        if config.roles.worker {
+        if has_worker {
             readiness.expect_worker();
             let (app, readiness) = (Arc::clone(&app), Arc::clone(&readiness));
             edges.push(tokio::spawn(worker::run(app, readiness, stop_edges.clone())));
         }
         let state = OpsState { app: Some(Arc::clone(&app)), readiness: Arc::clone(&readiness), metrics };
         let ops = tokio::spawn(listen(ops, http::ops_router(state), stop_ops.clone()));
-        Ok(Self { app, api_addr, ops_addr, readiness, stop_edges, stop_ops, edges, ops })
+        Ok(Self { app, api_addr, has_worker, ops_addr, readiness, stop_edges, stop_ops, edges, ops })
     }
 
     /// What the roles share.
@@ -135,9 +138,9 @@ impl Running {
         &self.app
     }
 
-    /// Where the API listens.
+    /// Where the API listens, if this process serves it.
     #[must_use]
-    pub fn api_addr(&self) -> SocketAddr {
+    pub fn api_addr(&self) -> Option<SocketAddr> {
         self.api_addr
     }
 

@@ -27,7 +27,7 @@ pub struct DbConfig {
     pub statement_timeout: Duration,
     /// How long a statement waits for a row.
     pub lock_timeout: Duration,
-    /// A file of additional root certificates (PEM), for `sslmode=verify-ca` and `verify-full`.
+    /// A file of root certificates (PEM) to trust instead of the system's, for `sslmode=verify-ca` and `verify-full`.
     pub root_cert_file: Option<std::path::PathBuf>,
 }
 
@@ -35,7 +35,7 @@ pub struct DbConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The URL cannot be read. The URL itself is not shown: it may hold a password.
-    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
+    #[error("not a PostgreSQL URL: {0}")]
     Url(String),
     /// Certificates cannot be read.
     #[error("TLS: {0}")]
@@ -46,6 +46,20 @@ pub enum ConnectError {
     /// A migration failed.
     #[error("migration failed: {0}")]
     Migration(String),
+}
+
+/// Whether a text can be used as a database's address. The text itself is not in the error: it may hold a password.
+pub fn check_url(url: &str) -> Result<(), ConnectError> {
+    parse(url).map(|_| ())
+}
+
+fn parse(url: &str) -> Result<(tokio_postgres::Config, tls::SslMode), ConnectError> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(ConnectError::Url("it does not begin with postgres://".to_owned()));
+    }
+    let (url, mode) = tls::split_sslmode(url);
+    let config = url.parse().map_err(|error: tokio_postgres::Error| ConnectError::Url(reason(&error)))?;
+    Ok((config, mode))
 }
 
 /// Makes the pool. The first connection is made on first use.
@@ -112,9 +126,7 @@ struct Dialer {
 
 impl Dialer {
     fn new(config: &DbConfig) -> Result<Self, ConnectError> {
-        let (url, mode) = tls::split_sslmode(config.url.expose_secret());
-        let mut parsed: tokio_postgres::Config =
-            url.parse().map_err(|error: tokio_postgres::Error| ConnectError::Url(reason(&error)))?;
+        let (mut parsed, mode) = parse(config.url.expose_secret())?;
         parsed.ssl_mode(mode.negotiation());
         parsed.connect_timeout(Duration::from_secs(5));
         parsed.application_name("paygauge");

@@ -132,11 +132,11 @@ pub async fn end_lease(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Forgets answered keys whose time is over; returns how many.
+/// Forgets keys whose time is over and that no request holds; returns how many.
 pub async fn delete_expired(conn: &mut Conn, limit_rows: i64) -> Result<usize, DbError> {
     let deleted = diesel::sql_query(
         "delete from idempotency_keys where ctid = any (array(
-             select ctid from idempotency_keys where expires_at < now() and status = 'done' limit $1))",
+             select ctid from idempotency_keys where expires_at < now() and (status = 'done' or lease_until < now()) limit $1))",
     )
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)
     .execute(conn)

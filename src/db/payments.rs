@@ -212,7 +212,7 @@ pub struct PaymentChange {
     pub doubt: Option<Option<DoubtReason>>,
     pub inquire_at: Option<Option<DateTime<Utc>>>,
     pub lease_until: Option<Option<DateTime<Utc>>>,
-    pub approved_at: Option<DateTime<Utc>>,
+    pub approved_at: Option<Option<DateTime<Utc>>>,
     pub canceled_at: Option<DateTime<Utc>>,
 }
 
@@ -335,16 +335,6 @@ pub async fn next_attempt(conn: &mut Conn, id: PaymentId, lease: Duration) -> Re
         .await
         .optional()?;
     Ok(row)
-}
-
-/// Asks for an inquiry as soon as possible, e.g. because a webhook hints at news.
-pub async fn inquire_soon(conn: &mut Conn, id: PaymentId) -> Result<(), DbError> {
-    diesel::update(payments::table.find(id))
-        .filter(payments::inquire_at.is_not_null())
-        .set(payments::inquire_at.eq(now))
-        .execute(conn)
-        .await?;
-    Ok(())
 }
 
 /// Leases up to `limit_rows` payments whose inquiry is due, so that no two workers ask for one at a time. The lease

@@ -1,6 +1,6 @@
 //! The development stack: one process with everything a shop needs, started by `cargo run`.
 //!
-//! Order: database, schema, keys, API and worker, fake PG, demo checkout; stopped in reverse. Data lives in one
+//! Order: database, schema, keys, fake PG, API and worker, demo checkout; stopped in reverse. Data lives in one
 //! directory and survives a restart; a port that is taken is replaced by the next free one.
 
 use std::net::SocketAddr;
@@ -43,6 +43,9 @@ pub struct StackOptions {
 pub fn run(options: &StackOptions) -> anyhow::Result<()> {
     let vars = config::dev_vars();
     let telemetry = telemetry::init(telemetry_config(&vars))?;
+    if options.fresh && vars.database_url.is_some() {
+        anyhow::bail!("--fresh throws away only our own data; DATABASE_URL names a database that is not ours to empty");
+    }
     if options.fresh {
         throw_away(&options.data_dir)?;
     }
@@ -194,7 +197,7 @@ impl Stack<'_> {
         let api_url = format!("http://{}", api.local_addr()?);
         let mock = self.start_mock(&api_url).await?;
         let config = self.config(database_config, &dev_keys, &mock, demo.local_addr()?);
-        let running = Running::start(config, api, ops, self.metrics.clone()).await?;
+        let running = Running::start(config, Some(api), ops, self.metrics.clone()).await?;
         let app = Arc::clone(running.app());
         let product = seed(&app).await?;
         let urls = Urls {

@@ -288,7 +288,7 @@ pub fn find_cancel(snapshot: &Snapshot, id: CancellationId, payment: PaymentStat
     let suffix = format!("[{id}]");
     let listed = snapshot.cancels.iter().find(|cancel| cancel.reason.ends_with(&suffix)).cloned();
     let closed = || {
-        let empty = payment == PaymentStatus::AwaitingDeposit
+        let empty = matches!(payment, PaymentStatus::AwaitingDeposit | PaymentStatus::Reversing)
             && snapshot.status == PgStatus::Canceled
             && snapshot.cancels.is_empty();
         empty.then(|| PgCancel {

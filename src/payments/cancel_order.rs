@@ -131,11 +131,8 @@ async fn decide(
             return Err(CancelError::KeyMismatch.into());
         }
         if known.resource_id == order.id.uuid() {
-            return Ok(if known.response_status.is_some() {
-                Step::Decided { replayed: true }
-            } else {
-                Step::Remembered
-            });
+            let is_open = known.response_status.is_none() && wish_is_open(conn, &order).await?;
+            return Ok(if is_open { Step::Remembered } else { Step::Decided { replayed: true } });
         }
     }
     if cancel::needs_payment_cancel(order.status) || order.status == OrderStatus::Canceled {
@@ -155,6 +152,15 @@ async fn decide(
         | OrderStatus::Canceled
         | OrderStatus::Expired) => Err(CancelOrderError::OrderNotCancelable { status }),
     }
+}
+
+/// Whether a remembered cancel still waits for the payment's outcome, or for the PG to give the money back.
+async fn wish_is_open(conn: &mut Conn, order: &OrderRow) -> Result<bool, DbError> {
+    if order.status == OrderStatus::Confirming {
+        return Ok(true);
+    }
+    let payments = db::payments::of_order(conn, order.id).await?;
+    Ok(payments.iter().any(|payment| payment.status.is_live() && payment.canceling_amount > 0))
 }
 
 async fn take_key(conn: &mut Conn, app: &App, order: &OrderRow, scope: &Scope) -> Result<(), CancelOrderError> {

@@ -38,7 +38,9 @@ pub(super) async fn record(step: &mut Step<'_>, snapshot: &Snapshot) -> Result<b
 
 async fn record_one(step: &mut Step<'_>, cancel: &PgCancel) -> Result<bool, ResolveError> {
     let lines = resolve_cancel::lines(step.conn, step.order.id, step.order.currency).await?;
-    let Ok(plan) = plan_cancel(&CancelScope::Amount(cancel.amount), step.payment.balance(), &lines) else {
+    let kept = step.payment.approved_amount.unwrap_or(0) - step.payment.canceled_amount;
+    let plan = plan_cancel(&CancelScope::Amount(cancel.amount), kept, &lines);
+    let Some(plan) = plan.ok().filter(|plan| plan.amount <= step.payment.balance()) else {
         // An open cancellation of ours holds that capacity; it will be refused, and this one recorded then.
         tracing::warn!(payment_id = %step.payment.id, "a cancel made at the PG does not fit yet");
         return Ok(false);

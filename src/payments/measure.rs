@@ -11,6 +11,7 @@ use crate::telemetry::record;
 pub(super) async fn measured_item<T>(
     app: &App,
     operation: Operation,
+    id: &impl std::fmt::Display,
     outcome: fn(&Result<T, ResolveError>) -> OperationOutcome,
     item: impl Future<Output = Result<T, ResolveError>>,
 ) {
@@ -18,7 +19,7 @@ pub(super) async fn measured_item<T>(
     let result = item.await;
     record::operation(operation, outcome(&result), app.provider.label(), started.elapsed());
     if let Err(error) = result {
-        tracing::error!(operation = operation.as_str(), %error, "an item failed, and will be tried again");
+        tracing::error!(operation = operation.as_str(), %id, %error, "an item failed, and will be tried again");
     }
 }
 

@@ -57,14 +57,14 @@ pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<u
         let (app, origin) = (Arc::clone(app), origin.clone());
         async move {
             let item = recover_payment(&app, &row, &origin);
-            measure::measured_item(&app, Operation::Recover, measure::recovered, item).await;
+            measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
         }
     });
     let cancels = cancels.into_iter().map(|row| {
         let (app, origin) = (Arc::clone(app), origin.clone());
         async move {
             let item = recover_cancel(&app, &row, &origin);
-            measure::measured_item(&app, Operation::Recover, measure::recovered, item).await;
+            measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
         }
     });
     futures_util::future::join(futures_util::future::join_all(payments), futures_util::future::join_all(cancels)).await;
@@ -205,7 +205,10 @@ pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -
     resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;
     if let Some(refusal) = hopeless(app, row, &snapshot) {
         let evidence = CancelEvidence::Refused(refusal);
-        return Ok(change(&resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?));
+        let refused = resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
+        // The capacity that it held is free: a cancel made at the PG that did not fit before does now.
+        resolve(app, target, Evidence::Snapshot(snapshot), Some(&call), origin).await?;
+        return Ok(change(&refused));
     }
     if row.needs_account {
         let seen = row.not_found_count + i32::from(quarantine_over(app, row));

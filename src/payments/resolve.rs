@@ -197,13 +197,14 @@ impl Step<'_> {
             }
             Verdict::DepositReversed(snapshot) => {
                 let mut change = self.waiting_for_deposit(&snapshot);
-                change.approved_amount = Some(None);
+                (change.approved_amount, change.approved_at) = (Some(None), Some(None));
                 self.payment_to(PaymentEvent::DepositReversed, change, json!({})).await?;
                 self.order_to(OrderEvent::DepositReversed).await?;
             }
             Verdict::DepositOverdue | Verdict::AccountClosed(_) if self.payment.canceling_amount > 0 => {
                 // Our own cancel is on its way: `resolve_cancel` tells that story.
-                return Ok(Change::Nothing);
+                db::payments::postpone(self.conn, self.payment.id, self.app.settings.deposit_poll, None, 0).await?;
+                return Ok(Change::StillOpen);
             }
             Verdict::DepositOverdue => {
                 let change = PaymentChange::decided(PaymentStatus::Expired);
@@ -224,7 +225,7 @@ impl Step<'_> {
     async fn approve(&mut self, snapshot: &Snapshot) -> Result<(), ResolveError> {
         let mut change = PaymentChange::decided(PaymentStatus::Approved).with_snapshot(snapshot);
         change.approved_amount = Some(Some(self.payment.amount));
-        change.approved_at = Some(snapshot.approved_at.unwrap_or_else(crate::clock::now));
+        change.approved_at = Some(Some(snapshot.approved_at.unwrap_or_else(crate::clock::now)));
         self.payment_to(PaymentEvent::Approved, change, json!({ "amount": self.payment.amount })).await?;
         self.order_to(OrderEvent::Paid).await?;
         self.honor_wish().await
@@ -257,7 +258,7 @@ impl Step<'_> {
         let before = self.payment.status;
         let mut change = PaymentChange::decided(PaymentStatus::Reversing).with_snapshot(&reversal.snapshot);
         change.approved_amount = Some(Some(reversal.taken));
-        change.approved_at = Some(reversal.snapshot.approved_at.unwrap_or_else(crate::clock::now));
+        change.approved_at = Some(Some(reversal.snapshot.approved_at.unwrap_or_else(crate::clock::now)));
         let detail = json!({ "taken": reversal.taken, "cause": reversal.cause.as_str() });
         self.payment_to(PaymentEvent::ReversalStarted, change, detail).await?;
         match before {
@@ -280,8 +281,13 @@ impl Step<'_> {
         self.cancel_all(CancellationOrigin::Compensation, &reason).await
     }
 
-    /// Writes the intent to cancel all of this payment; recovery drives it.
+    /// Writes the intent to cancel all of this payment; recovery drives it. A cancellation that is open already goes on
+    /// instead: when it is decided, `resolve_cancel` sees to what is left of a reversal.
     async fn cancel_all(&mut self, origin: CancellationOrigin, reason: &str) -> Result<(), ResolveError> {
+        if self.payment.canceling_amount > 0 {
+            self.follow_up = true;
+            return Ok(());
+        }
         let intent = cancel::Intent {
             order: &self.order,
             payment: &self.payment,

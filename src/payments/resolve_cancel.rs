@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::resolve::{ResolveError, Target};
-use super::{recovery, view};
+use super::{cancel, recovery, view};
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::{self, Origin, Subject};
@@ -14,14 +14,14 @@ use crate::db::idempotency;
 use crate::db::orders::{LineOutcome, OrderRow};
 use crate::db::payments::{PaymentChange, PaymentRow};
 use crate::db::{self, Conn, DbError};
-use crate::domain::cancellation::{self, CancellationEvent, CancellationStatus};
+use crate::domain::cancellation::{self, CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{Doubt, PgCancel, Refusal};
 use crate::domain::ids::{CancellationId, OrderId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::order::{self, OrderEvent};
 use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
 use crate::domain::resolution::{CancelEvidence, CancelVerdict, decide_cancel};
-use crate::domain::stock::{Line, LineQuantity};
+use crate::domain::stock::{CancelScope, Line, LineQuantity};
 use crate::provider::call::Call;
 use crate::telemetry::labels::{StockMovement, Tx};
 use crate::telemetry::record;
@@ -123,7 +123,25 @@ impl CancelStep<'_> {
             | PaymentStatus::Expired => {}
         }
         restore(self.conn, self.order.id, &self.units).await?;
-        Ok(())
+        self.compensate_rest().await
+    }
+
+    /// A reversal whose cancellation ended with money left needs another one, until nothing is left.
+    async fn compensate_rest(&mut self) -> Result<(), ResolveError> {
+        let payment = db::payments::find(self.conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
+        if payment.status != PaymentStatus::Reversing || payment.balance() <= 0 {
+            return Ok(());
+        }
+        let intent = cancel::Intent {
+            order: &self.order,
+            payment: &payment,
+            scope: CancelScope::Everything,
+            reason: "returned automatically (the rest)",
+            origin: CancellationOrigin::Compensation,
+            needs_account: false,
+            recover_after: Duration::ZERO,
+        };
+        cancel::write_intent(self.conn, intent, self.origin).await.map_err(|e| ResolveError::Intent(e.to_string()))
     }
 
     /// Moves the amount from taken to canceled; `true` if nothing is left.
@@ -154,7 +172,8 @@ impl CancelStep<'_> {
         db::payments::release_capacity(self.conn, self.payment.id, self.row.amount).await?;
         db::orders::settle_line_capacity(self.conn, self.order.id, &self.units, LineOutcome::Released).await?;
         let detail = json!({ "class": refusal.class.as_str(), "code": refusal.code });
-        self.event(CancellationEvent::Refused, detail).await
+        self.event(CancellationEvent::Refused, detail).await?;
+        self.compensate_rest().await
     }
 
     async fn still_open(&mut self, doubt: &Doubt) -> Result<(), ResolveError> {

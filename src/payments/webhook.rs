@@ -62,7 +62,7 @@ pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, D
     let origin = Origin { actor: "webhook".to_owned(), trace_id };
     let applied = due.iter().map(|delivery| {
         let item = apply_one(app, delivery, &origin);
-        measure::measured_item(app, Operation::WebhookApply, measure::webhook_read, item)
+        measure::measured_item(app, Operation::WebhookApply, &delivery.id, measure::webhook_read, item)
     });
     futures_util::future::join_all(applied).await;
     Ok(count)
@@ -71,10 +71,15 @@ pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, D
 async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
     let origin = Origin { actor: origin.actor.clone(), trace_id: delivery.trace_id.clone() };
     let outcome = match read(app, app.provider.read_webhook(&delivery.payload)).await? {
-        Reading::Ask(payment) => ask(app, &payment, &origin).await?,
+        Reading::Ask(payment) => match ask(app, &payment, &origin).await {
+            Err(error) if delivery.attempts >= TRIES_MAX => {
+                tracing::error!(delivery_id = %delivery.id, %error, "a webhook is given up; recovery goes on");
+                WebhookApplied::Deferred
+            }
+            asked => asked?,
+        },
         Reading::Done(outcome) => outcome,
     };
-    record::webhook_applied(app.provider.label(), outcome);
     let id = delivery.id;
     app.db
         .transaction(Tx::WebhookApply, async |conn| {
@@ -85,6 +90,7 @@ async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result
             }
         })
         .await?;
+    record::webhook_applied(app.provider.label(), outcome);
     Ok(outcome)
 }
 

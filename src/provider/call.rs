@@ -84,19 +84,27 @@ impl Door {
     /// Asks about a payment.
     pub async fn inquire(&self, key: &PaymentKey) -> (Inquiry, Call) {
         let call = self.provider.inquire(key);
-        self.measured(ProviderOperation::Inquire, call, Inquiry::Unknown, inquiry_outcome).await
+        self.asked(call).await
     }
 
     /// Asks about an order's payment.
     pub async fn inquire_by_order(&self, order: OrderId) -> (Inquiry, Call) {
         let call = self.provider.inquire_by_order(order);
-        self.measured(ProviderOperation::Inquire, call, Inquiry::Unknown, inquiry_outcome).await
+        self.asked(call).await
     }
 
     /// Reads a webhook's body.
     #[must_use]
     pub fn read_webhook(&self, body: &[u8]) -> Notice {
         self.provider.read_webhook(body)
+    }
+
+    async fn asked(&self, call: impl Future<Output = Exchange<Inquiry>> + Send) -> (Inquiry, Call) {
+        let done = self.measured(ProviderOperation::Inquire, call, Inquiry::Unknown, inquiry_outcome).await;
+        if let Inquiry::Unknown(doubt) = &done.0 {
+            self.note_unlisted(ProviderOperation::Inquire, doubt);
+        }
+        done
     }
 
     /// The PG used a code that our table does not list: count it, so that the table grows.

@@ -10,7 +10,7 @@ use super::family::{Family, FromZero};
 use super::labels::{
     HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Label, LogLevel, Operation, OperationOutcome,
     OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule,
-    RejectionReason, RouteLabel, SqlState, StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind,
+    RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind,
     WebhookApplied, WebhookReceived,
 };
 use crate::domain::evidence::DeclineClass;
@@ -203,8 +203,6 @@ catalogue! {
     "Callers that never got a database connection.";
     Histogram TRANSACTION = "payments_db_transaction_duration_seconds" { tx: Tx, result: TxResult } Seconds,
     buckets DB, from_zero FromZero::Never, "Time from begin to the end of a transaction. Which one is long?";
-    Counter TRANSACTION_RETRIES = "payments_db_transaction_retries_total" { tx: Tx, sqlstate: SqlState } Count,
-    from_zero FromZero::Every, "Transactions tried again, by what stopped them. Who fights over rows?";
 
     Counter IDEMPOTENCY = "payments_idempotency_total" { route: IdempotentRoute, result: IdempotencyResult } Count,
     from_zero FromZero::Every, "Uses of Idempotency-Key. Are clients retrying, or using a key for two things?";

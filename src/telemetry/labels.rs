@@ -10,7 +10,7 @@ mod words;
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::words::{
     IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
-    PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, SqlState,
+    PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason,
     StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::evidence::DeclineClass;
@@ -86,7 +86,6 @@ label!(
     ProviderOutcome,
     RedactionRule,
     RejectionReason,
-    SqlState,
     StockMovement,
     Task,
     TickResult,
@@ -121,8 +120,6 @@ mod tests {
     #[test]
     fn words_from_outside_fall_into_one_value() {
         assert_eq!(ProviderLabel::of("card 4111111111111111"), ProviderLabel::Other);
-        assert_eq!(SqlState::of("23505"), SqlState::Other);
-        assert_eq!(SqlState::of("40P01"), SqlState::Deadlock);
         let odd = axum::http::Method::from_bytes(b"BREW").expect("a token is a method");
         assert_eq!(HttpMethod::of(&odd), HttpMethod::Other);
         assert_eq!(HttpMethod::of(&axum::http::Method::PATCH), HttpMethod::Patch);

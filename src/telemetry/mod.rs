@@ -44,6 +44,15 @@ const SPAN_BATCH_EVERY: Duration = Duration::from_secs(1);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Whether a text can say which log lines are written.
+pub fn check_log_filter(filter: &str) -> Result<(), TelemetryError> {
+    parse_log_filter(filter).map(|_| ())
+}
+
+fn parse_log_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|source| TelemetryError::LogFilter { filter: filter.to_owned(), source })
+}
+
 /// What telemetry needs to know.
 #[derive(Debug, Clone)]
 pub struct TelemetryConfig {
@@ -136,8 +145,7 @@ pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
 }
 
 fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::try_new(&config.log_filter)
-        .map_err(|source| TelemetryError::LogFilter { filter: config.log_filter.clone(), source })?;
+    let filter = parse_log_filter(&config.log_filter)?;
     let tracers = tracer_provider(&config)?;
     let spans = span_layer(&tracers);
     let lines = LogLayer::new(config.log_format, sink, config.service_version, &config.environment);

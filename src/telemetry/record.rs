@@ -22,8 +22,7 @@ use super::catalogue as c;
 use super::labels::{
     HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
     PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, RouteLabel,
-    SqlState, StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied,
-    WebhookReceived,
+    StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::evidence::DeclineClass;
 
@@ -126,11 +125,6 @@ pub fn pool_timeout() {
 /// A transaction ended.
 pub fn transaction(tx: Tx, result: TxResult, elapsed: Duration) {
     c::TRANSACTION.of((tx, result)).record(elapsed.as_secs_f64());
-}
-
-/// A transaction is tried again.
-pub fn transaction_retry(tx: Tx, sqlstate: SqlState) {
-    c::TRANSACTION_RETRIES.of((tx, sqlstate)).increment(1);
 }
 
 /// What an idempotency key led to.

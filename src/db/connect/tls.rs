@@ -54,7 +54,7 @@ pub(super) fn split_sslmode(url: &str) -> (String, SslMode) {
     (url, mode)
 }
 
-/// A connector for `mode`; roots are the system's and those of `root_cert_file`.
+/// A connector for `mode`; roots are those of `root_cert_file`, else the system's.
 pub(super) fn connector(mode: SslMode, root_cert_file: Option<&Path>) -> Result<MakeRustlsConnect, ConnectError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

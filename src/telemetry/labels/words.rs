@@ -198,30 +198,6 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// The SQLSTATE classes that make a transaction worth another try.
-    pub enum SqlState {
-        /// Serialization failure.
-        SerializationFailure => "40001",
-        /// Deadlock.
-        Deadlock => "40P01",
-        /// A lock was not to be had in time.
-        LockNotAvailable => "55P03",
-        /// The statement was canceled, usually by its timeout.
-        QueryCanceled => "57014",
-        /// Any other.
-        Other => "other",
-    }
-}
-
-impl SqlState {
-    /// The label of a SQLSTATE as the server sent it.
-    #[must_use]
-    pub fn of(sqlstate: &str) -> Self {
-        Self::parse(sqlstate).unwrap_or(Self::Other)
-    }
-}
-
-vocabulary! {
     /// The routes that take an `Idempotency-Key`.
     pub enum IdempotentRoute {
         /// Place an order.

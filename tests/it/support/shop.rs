@@ -94,7 +94,7 @@ impl Shop {
         let roles = Roles { api: true, worker: options.worker };
         let config = config(database.clone(), &mock.url(), roles, options.settings);
         let metrics = telemetry::for_tests().metrics();
-        let running = Running::start(config, api, ops, metrics).await.expect("a running paygauge");
+        let running = Running::start(config, Some(api), ops, metrics).await.expect("a running paygauge");
         let db = &running.app().db;
         let (_, secret) = keys::create(db, Role::Secret, "test").await.expect("a key");
         let (_, publishable) = keys::create(db, Role::Publishable, "test").await.expect("a key");

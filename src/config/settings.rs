@@ -1,0 +1,102 @@
+//! Durations, limits and policies, and what must hold between them.
+
+use std::time::Duration;
+
+/// How far a checkout token reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuyerCancel {
+    /// It cancels an order only while that is unpaid.
+    Unpaid,
+    /// It cancels paid orders too, in part or in full.
+    Paid,
+}
+
+/// Durations, limits and policies.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long an unpaid order holds its stock.
+    pub hold: Duration,
+    /// How long a checkout token is good for.
+    pub checkout_token_life: Duration,
+    /// Who may cancel with a checkout token.
+    pub buyer_cancel: BuyerCancel,
+    /// No call to the PG lasts longer.
+    pub provider_deadline: Duration,
+    /// Recovery takes an intent over this long after its call's deadline.
+    pub recovery_grace: Duration,
+    /// "The PG does not know it" counts as "never arrived" only after this long, seen twice.
+    pub not_found_quarantine: Duration,
+    /// How often a virtual account's deposit is asked for, besides webhooks.
+    pub deposit_poll: Duration,
+    /// How long after its due date a virtual account is given up.
+    pub deposit_grace: Duration,
+    /// How long the first request of a key counts as running.
+    pub idempotency_lease: Duration,
+    /// How long an answered key is kept: as long as Toss keeps its own, 15 days.
+    pub idempotency_keep: Duration,
+    /// How long read webhooks are kept.
+    pub webhook_retention: Duration,
+    /// How long a worker owns what it leased.
+    pub worker_lease: Duration,
+    /// How often each worker looks for work.
+    pub worker_poll: Duration,
+    /// Rows a worker takes at once.
+    pub worker_batch_rows: i64,
+    /// How long shutdown waits for money work.
+    pub shutdown_grace: Duration,
+    /// The most bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// The most rows of a page.
+    pub page_rows_max: i64,
+    /// The most lines of an order.
+    pub order_lines_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let days = |count: u64| minutes(60 * 24 * count);
+        Self {
+            hold: minutes(10),
+            checkout_token_life: minutes(60),
+            buyer_cancel: BuyerCancel::Unpaid,
+            provider_deadline: Duration::from_secs(32),
+            recovery_grace: Duration::from_secs(5),
+            not_found_quarantine: minutes(2),
+            deposit_poll: minutes(10),
+            deposit_grace: minutes(10),
+            idempotency_lease: Duration::from_secs(60),
+            idempotency_keep: days(15),
+            webhook_retention: days(30),
+            worker_lease: Duration::from_secs(90),
+            worker_poll: Duration::from_millis(300),
+            worker_batch_rows: 50,
+            shutdown_grace: Duration::from_secs(40),
+            body_bytes_max: 64 * 1024,
+            page_rows_max: 100,
+            order_lines_max: 50,
+        }
+    }
+}
+
+impl Settings {
+    /// What does not fit together.
+    #[must_use]
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let call = self.provider_deadline + self.recovery_grace;
+        let mut require = |holds: bool, text: &str| {
+            if !holds {
+                mistakes.push(text.to_owned());
+            }
+        };
+        // A worker asks the PG, and may then send again.
+        let twice = self.provider_deadline + call;
+        require(self.worker_lease > twice, "the worker's lease must outlast two PG calls and the grace");
+        require(self.idempotency_lease > call, "the idempotency lease must outlast a PG call and its grace");
+        require(self.not_found_quarantine > call, "the not-found quarantine must outlast a PG call and its grace");
+        require(self.shutdown_grace > self.provider_deadline, "shutdown must wait longer than a PG call");
+        require(!self.hold.is_zero(), "the hold must last");
+        mistakes
+    }
+}
