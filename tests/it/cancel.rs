@@ -262,3 +262,45 @@ async fn an_order_that_is_paid_is_canceled_by_giving_its_payment_back() {
     assert_eq!(shop.mock.book().canceled(&order.id), 10_000);
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remembered_cancel_repeated_by_its_key_shows_how_it_ended() {
+    let shop = Shop::open().await;
+    let product = shop.product(10_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.pay(&order);
+    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 400 }));
+    let path = format!("/v1/orders/{}/cancel", order.id);
+    let body = json!({ "reason": "changed my mind" });
+    let cancel = async {
+        shop.order_becomes(&order.id, "confirming").await;
+        order.buyer.post_as(&path, &body, "wish").await
+    };
+    let (_, remembered) = tokio::join!(shop.confirm(&order, &key), cancel);
+    let remembered = remembered.expect(StatusCode::ACCEPTED);
+    assert_eq!(remembered.body["cancelRequested"], true);
+    shop.order_becomes(&order.id, "canceled").await;
+    let again = order.buyer.post_as(&path, &body, "wish").await.expect(StatusCode::OK);
+    assert_eq!(again.text("status"), "canceled");
+    assert!(again.is_replayed());
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_cancel_that_collides_with_ours_is_booked_and_ours_is_refused() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(10_000, 5).await;
+    let (order, payment) = shop.paid(&product, 1).await;
+    shop.mock.script(Rule::cancel(Behaviour::DropBefore));
+    let answer = shop.cancel(&payment, &json!({ "reason": "all of it" })).await.expect(StatusCode::ACCEPTED);
+    let cancellation = answer.text("id");
+    shop.mock.cancel_in_console(&shop.payment_key(&order.id), 4_000);
+    shop.sql("update cancellations set inquire_at = now() where inquire_at is not null").await;
+    paygauge::payments::recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+    let ours = shop.secret.get(&format!("/v1/cancellations/{cancellation}")).await.expect(StatusCode::OK);
+    assert_eq!(ours.text("status"), "refused");
+    let now = shop.payment_now(&payment).await;
+    assert_eq!((now.number("canceledAmount"), now.number("balance")), (4_000, 6_000));
+    assert_eq!(shop.available(&product).await, 4);
+    shop.close().await;
+}

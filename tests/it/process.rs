@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use paygauge::db::connect;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::invariants;
 use crate::support::programs;
 use crate::support::shop::Client;
+use crate::support::{database, eventually};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_paygauge");
 /// Starting includes `initdb` on a busy machine.
@@ -278,4 +279,68 @@ fn serve_refuses_to_start_and_names_every_mistake() {
         assert!(text.contains(name), "{name} in {text}");
     }
     assert!(text.contains("test key"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_a_server_migrate_make_keys_and_serve() {
+    connect::ensure_database(&database::config("postgres"), "commands", None).await.expect("a database");
+    let url = database::cluster().url("commands");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(args)
+            .env_clear()
+            .env("DATABASE_URL", &url)
+            .env("PAYGAUGE_ENV", "test")
+            .env("TOSS_SECRET_KEY", "test_sk_x")
+            .env("TOSS_BASE_URL", "http://127.0.0.1:9")
+            .env("PAYGAUGE_TOKEN_SECRET", "0123456789abcdef0123456789abcdef")
+            .env("PAYGAUGE_LISTEN", "127.0.0.1:0")
+            .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0");
+        command
+    };
+    let text = |args: &[&str]| {
+        let output = run(args).output().expect("the program");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), text)
+    };
+    let (started, why) = text(&["serve"]);
+    assert!(!started && why.contains("paygauge migrate"), "{why}");
+    assert!(text(&["migrate"]).1.contains("applied"));
+    assert!(text(&["migrate"]).1.contains("nothing to do"));
+
+    let (_, made) = text(&["keys", "create", "--role", "secret", "--label", "shop server"]);
+    let id = made.lines().next().expect("an id").to_owned();
+    let key = made.lines().nth(1).expect("a key").to_owned();
+    assert!(id.starts_with("key_") && key.starts_with("pgsk_"), "{made}");
+    let (_, list) = text(&["keys", "list"]);
+    assert!(list.contains(&id) && list.contains("active") && !list.contains(&key[40..]), "{list}");
+
+    let mut server = run(&["serve"]).stdout(Stdio::piped()).spawn().expect("the program");
+    let mut lines = BufReader::new(server.stdout.take().expect("its output")).lines();
+    let serving =
+        lines.by_ref().map_while(Result::ok).find(|line| line.contains("\"serving\"")).expect("its addresses");
+    let serving: Value = serde_json::from_str(&serving).expect("a JSON line");
+    let ready = format!("http://{}/readyz", serving["ops"].as_str().expect("a port"));
+    eventually("the server is ready", START, async || {
+        (reqwest::get(&ready).await.expect("an answer").status() == StatusCode::OK).then_some(())
+    })
+    .await;
+    let client = Client::new(&format!("http://{}", serving["api"].as_str().expect("a port")), &key);
+    client.get("/v1/orders").await.expect(StatusCode::OK);
+    assert!(text(&["keys", "revoke", &id]).0);
+    eventually("the key stops working", Duration::from_secs(10), async || {
+        (client.get("/v1/orders").await.status == StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
+    assert!(!text(&["keys", "revoke", &id]).0, "once is enough");
+    let pid = i32::try_from(server.id()).expect("a pid");
+    // SAFETY: sends a signal to a process that this test started and has not waited for.
+    #[expect(unsafe_code, reason = "std can only kill")]
+    let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+    assert_eq!(sent, 0);
+    // Its last lines are read away, so that it never blocks on a full pipe.
+    let rest = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).count()).await.expect("a thread");
+    assert!(rest > 0);
+    assert!(server.wait().expect("its end").success());
 }

@@ -118,3 +118,32 @@ async fn a_lost_answer_to_the_issue_of_an_account_is_found_again() {
     shop.order_becomes(&order.id, "paid").await;
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_is_booked_although_a_cancel_of_the_account_is_still_open() {
+    let shop = Shop::open().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
+    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 300 }));
+    let failing = Behaviour::ErrorBefore { status: 500, code: "FAILED_INTERNAL_SYSTEM_PROCESSING".to_owned() };
+    shop.mock.script(Rule::cancel(failing).for_order(&order.id));
+    let path = format!("/v1/orders/{}/cancel", order.id);
+    let wish = async {
+        shop.order_becomes(&order.id, "confirming").await;
+        order.buyer.post_with_key(&path, &json!({ "reason": "too slow" })).await.expect(StatusCode::ACCEPTED);
+    };
+    let (confirmed, ()) = tokio::join!(shop.confirm(&order, &key), wish);
+    let payment = confirmed.expect(StatusCode::OK).text("id");
+    shop.mock.deposit(&key);
+    shop.payment_becomes(&payment, "approved").await;
+    // The money is there now, and goes back only to an account of the buyer's: the PG refuses, and a person decides.
+    crate::support::eventually("the wish is decided", crate::support::shop::PATIENCE, async || {
+        let now = shop.payment_now(&payment).await;
+        (now.body["cancellations"][0]["status"] == "refused").then_some(())
+    })
+    .await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
+    assert_eq!(shop.mock.book().net(&order.id), 12_000);
+    shop.close().await;
+}
