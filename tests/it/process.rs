@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::invariants;
 use crate::support::programs;
-use crate::support::shop::Client;
+use crate::support::shop::{Client, http};
 use crate::support::{database, eventually};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_paygauge");
@@ -169,7 +169,7 @@ async fn the_stack_starts_from_nothing_and_its_printed_lines_work_as_printed() {
     let place = Place::new("lines");
     let stack = Stack::start(&place.0);
     for label in ["demo checkout", "API docs", "operations"] {
-        let answer = reqwest::get(stack.said(label)).await.expect(label);
+        let answer = http().get(stack.said(label)).send().await.expect(label);
         assert!(answer.status().is_success(), "{label}: {}", answer.status());
     }
     let lines: Vec<&str> = stack.output.lines().skip_while(|line| !line.trim_start().starts_with("API=")).collect();
@@ -223,7 +223,7 @@ async fn killed_under_load_it_leaves_no_process_and_comes_back_with_every_book_r
         let database = stack.database().await;
         invariants::quiet(&database).await;
         invariants::rules(&database).await;
-        let book: Value = reqwest::get(stack.said("pg-mock")).await.expect("the book").json().await.expect("JSON");
+        let book: Value = http().get(stack.said("pg-mock")).send().await.expect("the book").json().await.expect("JSON");
         let mut theirs: BTreeMap<String, i64> = BTreeMap::new();
         for payment in book["payments"].as_array().expect("payments") {
             let order = payment["orderId"].as_str().expect("an order").to_owned();
@@ -239,7 +239,7 @@ async fn killed_under_load_it_leaves_no_process_and_comes_back_with_every_book_r
 
 /// Buys and now and then cancels, until the stack goes away.
 async fn buy(client: Client, mock: String, done: Arc<AtomicUsize>) {
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let http = http();
     let product = client.get("/v1/products").await.body["items"][0]["id"].clone();
     loop {
         let body = json!({ "lines": [{ "productId": product, "quantity": 1 }] });
@@ -323,7 +323,7 @@ async fn the_commands_of_a_server_migrate_make_keys_and_serve() {
     let serving: Value = serde_json::from_str(&serving).expect("a JSON line");
     let ready = format!("http://{}/readyz", serving["ops"].as_str().expect("a port"));
     eventually("the server is ready", START, async || {
-        (reqwest::get(&ready).await.expect("an answer").status() == StatusCode::OK).then_some(())
+        (http().get(&ready).send().await.expect("an answer").status() == StatusCode::OK).then_some(())
     })
     .await;
     let client = Client::new(&format!("http://{}", serving["api"].as_str().expect("a port")), &key);

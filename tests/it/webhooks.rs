@@ -5,10 +5,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::shop::{Answer, PATIENCE, Shop, ShopOptions};
+use crate::support::shop::{Answer, PATIENCE, Shop, ShopOptions, http};
 
 async fn deliver(shop: &Shop, body: &Value) -> Answer {
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let http = http();
     let sent = http.post(format!("{}/v1/webhooks/toss", shop.base)).json(body).send().await;
     Answer::read(sent.expect("an answer")).await
 }
@@ -143,7 +143,7 @@ async fn other_envelopes_are_kept_answered_and_left_alone() {
     let outcomes = outcomes(&shop).await;
     assert_eq!(outcomes.len(), bodies.len());
     assert!(outcomes.iter().all(|outcome| outcome == "irrelevant" || outcome == "undecodable"), "{outcomes:?}");
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let http = http();
     let url = format!("{}/v1/webhooks/toss", shop.base);
     let broken = http.post(&url).body("not json at all").send().await.expect("an answer");
     assert_eq!(broken.status(), StatusCode::BAD_REQUEST);
