@@ -237,6 +237,8 @@ catalogue! {
 
     Counter LOG_LINES = "payments_log_lines_total" { level: LogLevel } Count, from_zero FromZero::Every,
     "Log lines written.";
+    Counter LOG_LINES_DROPPED = "payments_log_lines_dropped_total" {} Count, from_zero FromZero::Every,
+    "Log lines that a slow reader of standard output left no room for. Is the log shipper stuck?";
     Counter LOG_REDACTIONS = "payments_log_redactions_total" { rule: RedactionRule } Count,
     from_zero FromZero::Every, "Secrets or personal data masked at the last moment. Must stay 0: each one is a bug.";
 

@@ -13,6 +13,7 @@ use chrono::{SecondsFormat, Utc};
 use opentelemetry::trace::TraceContextExt;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -22,6 +23,8 @@ use super::{record, redact};
 /// A value longer than this is cut.
 const VALUE_BYTES: usize = 1024;
 /// How many lines a memory sink keeps.
+/// Lines waiting for a slow reader of standard output; more are dropped.
+const WAITING_LINES_MAX: usize = 16_384;
 const MEMORY_LINES: usize = 50_000;
 const OWN_FIELDS: [&str; 9] = ["ts", "level", "target", "msg", "trace_id", "span_id", "service", "version", "env"];
 
@@ -37,8 +40,8 @@ pub enum LogFormat {
 /// Where lines go.
 #[derive(Debug, Clone)]
 pub(super) enum Sink {
-    /// Standard output.
-    Stdout,
+    /// Standard output, through a thread of its own: a reader that is slow or stuck costs lines, never a payment.
+    Stdout(NonBlocking),
     /// Kept for a test, the newest ones.
     Memory(MemorySink),
 }
@@ -62,10 +65,21 @@ impl MemorySink {
 }
 
 impl Sink {
+    /// Standard output. The guard writes what is left when it is dropped, waiting a second at most.
+    pub(super) fn stdout() -> (Self, WorkerGuard, ErrorCounter) {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(WAITING_LINES_MAX)
+            .thread_name("log-writer")
+            .finish(std::io::stdout());
+        let dropped = writer.error_counter();
+        (Self::Stdout(writer), guard, dropped)
+    }
+
     fn write(&self, line: &[u8]) {
         match self {
-            // A reader that went away must not take the service with it, and there is nobody to tell.
-            Self::Stdout => drop(std::io::stdout().lock().write_all(line)),
+            // Lines that find no room are dropped and counted; there is nobody else to tell.
+            Self::Stdout(writer) => drop(writer.clone().write_all(line)),
             Self::Memory(memory) => memory.push(line),
         }
     }

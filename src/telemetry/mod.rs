@@ -15,7 +15,8 @@ pub mod propagate;
 pub mod record;
 mod redact;
 
-use std::sync::{LazyLock, Once};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Once, OnceLock};
 use std::time::Duration;
 
 use metrics::{Key, Label, Level as MetricLevel, Metadata, Recorder as _};
@@ -26,6 +27,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use tracing::{Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
@@ -33,6 +35,10 @@ use tracing_subscriber::registry::LookupSpan;
 pub use self::logs::LogFormat;
 use self::logs::{LogLayer, MemorySink, Sink};
 pub use self::propagate::current_trace_id;
+
+/// How many log lines found no room.
+static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
+static DROPPED_LINES_SEEN: AtomicUsize = AtomicUsize::new(0);
 
 /// How often samples of histograms are folded into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -97,6 +103,8 @@ pub enum TelemetryError {
 pub struct Telemetry {
     tracers: SdkTracerProvider,
     metrics: MetricsHandle,
+    /// Writes the last lines when it goes.
+    lines: Option<WorkerGuard>,
 }
 
 impl Telemetry {
@@ -111,6 +119,7 @@ impl Telemetry {
         if let Err(error) = self.tracers.shutdown_with_timeout(SHUTDOWN_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not sent");
         }
+        drop(self.lines);
     }
 }
 
@@ -129,6 +138,7 @@ impl MetricsHandle {
     /// on a blocking thread when scrapes are frequent.
     #[must_use]
     pub fn render(&self) -> String {
+        count_dropped_lines();
         let mut text = self.0.render();
         process::render(&mut text);
         text
@@ -141,7 +151,19 @@ impl MetricsHandle {
 /// # Errors
 /// A log filter or an endpoint that cannot be read.
 pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
-    start(config, Sink::Stdout)
+    let (sink, guard, dropped) = Sink::stdout();
+    let mut telemetry = start(config, sink)?;
+    // A second call changes nothing of the first one's lines.
+    let _first = DROPPED_LINES.set(dropped);
+    telemetry.lines = Some(guard);
+    Ok(telemetry)
+}
+
+/// Adds what was dropped since the last look.
+fn count_dropped_lines() {
+    let total = DROPPED_LINES.get().map_or(0, ErrorCounter::dropped_lines);
+    let before = DROPPED_LINES_SEEN.swap(total, Ordering::Relaxed);
+    record::log_lines_dropped(u64::try_from(total.saturating_sub(before)).unwrap_or(0));
 }
 
 fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryError> {
@@ -153,7 +175,7 @@ fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryErro
     let first = tracing::subscriber::set_global_default(subscriber).is_ok();
     let metrics = start_metrics(config.service_version, config.revision);
     tracing::debug!(first, "telemetry is running");
-    Ok(Telemetry { tracers, metrics })
+    Ok(Telemetry { tracers, metrics, lines: None })
 }
 
 fn span_layer<S>(tracers: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S>

@@ -182,6 +182,11 @@ pub fn worker_tick(task: Task, result: TickResult, now: DateTime<Utc>) {
     }
 }
 
+/// Log lines found no room.
+pub(super) fn log_lines_dropped(lines: u64) {
+    c::LOG_LINES_DROPPED.of(()).increment(lines);
+}
+
 /// A log line was written.
 pub(super) fn log_line(level: LogLevel) {
     c::LOG_LINES.of((level,)).increment(1);

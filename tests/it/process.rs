@@ -316,31 +316,65 @@ async fn the_commands_of_a_server_migrate_make_keys_and_serve() {
     let (_, list) = text(&["keys", "list"]);
     assert!(list.contains(&id) && list.contains("active") && !list.contains(&key[40..]), "{list}");
 
-    let mut server = run(&["serve"]).stdout(Stdio::piped()).spawn().expect("the program");
-    let mut lines = BufReader::new(server.stdout.take().expect("its output")).lines();
-    let serving =
-        lines.by_ref().map_while(Result::ok).find(|line| line.contains("\"serving\"")).expect("its addresses");
-    let serving: Value = serde_json::from_str(&serving).expect("a JSON line");
-    let ready = format!("http://{}/readyz", serving["ops"].as_str().expect("a port"));
+    let mut server = Server::start(run(&["serve"]));
+    let ready = format!("http://{}/readyz", server.said("ops"));
     eventually("the server is ready", START, async || {
         (http().get(&ready).send().await.expect("an answer").status() == StatusCode::OK).then_some(())
     })
     .await;
-    let client = Client::new(&format!("http://{}", serving["api"].as_str().expect("a port")), &key);
-    client.get("/v1/orders").await.expect(StatusCode::OK);
+    let client = Client::new(&format!("http://{}", server.said("api")), &key);
+    // Nobody reads its log meanwhile: the pipe is full long before the last of these, and no request waits for it.
+    for _ in 0..400 {
+        client.get("/v1/orders").await.expect(StatusCode::OK);
+    }
     assert!(text(&["keys", "revoke", &id]).0);
     eventually("the key stops working", Duration::from_secs(10), async || {
         (client.get("/v1/orders").await.status == StatusCode::UNAUTHORIZED).then_some(())
     })
     .await;
     assert!(!text(&["keys", "revoke", &id]).0, "once is enough");
-    let pid = i32::try_from(server.id()).expect("a pid");
-    // SAFETY: sends a signal to a process that this test started and has not waited for.
-    #[expect(unsafe_code, reason = "std can only kill")]
-    let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
-    assert_eq!(sent, 0);
-    // Its last lines are read away, so that it never blocks on a full pipe.
-    let rest = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).count()).await.expect("a thread");
-    assert!(rest > 0);
-    assert!(server.wait().expect("its end").success());
+    server.ends_by_sigterm().await;
+}
+
+/// `paygauge serve` in a process of its own, whose log is read only as far as needed.
+struct Server {
+    child: Child,
+    serving: Value,
+    _unread: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Server {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let serving = lines.by_ref().map_while(Result::ok).find(|line| line.contains("\"serving\""));
+        let serving = serde_json::from_str(&serving.expect("its addresses")).expect("a JSON line");
+        Self { child, serving, _unread: lines }
+    }
+
+    fn said(&self, field: &str) -> String {
+        self.serving[field].as_str().expect("an address").to_owned()
+    }
+
+    async fn ends_by_sigterm(&mut self) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: sends a signal to a process that this test started and has not waited for.
+        #[expect(unsafe_code, reason = "std can only kill")]
+        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert_eq!(sent, 0);
+        let status =
+            eventually("the server ends", Duration::from_secs(30), async || self.child.try_wait().expect("its state"))
+                .await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.kill().is_ok()
+            && let Err(error) = self.child.wait()
+        {
+            eprintln!("the server's end was not seen: {error}");
+        }
+    }
 }
