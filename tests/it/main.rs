@@ -12,8 +12,10 @@
 
 mod support;
 
+mod auth;
 mod cancel;
 mod confirm;
+mod contract;
 mod orders;
 mod process;
 mod races;

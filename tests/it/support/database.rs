@@ -8,6 +8,8 @@ use paygauge::db::connect::{self, DbConfig};
 use paygauge::dev::postgres::{Cluster, Lifetime, Options};
 use tokio::sync::OnceCell;
 
+use super::shop::invariants_client;
+
 const TEMPLATE: &str = "template_paygauge";
 
 static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -49,4 +51,46 @@ pub async fn fresh() -> DbConfig {
     let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     connect::ensure_database(&config("postgres"), &name, Some(TEMPLATE)).await.expect("a database");
     config(&name)
+}
+
+/// A database that nobody can reach, until this ends.
+pub struct Outage {
+    name: String,
+    admin: tokio_postgres::Client,
+}
+
+impl Outage {
+    /// Cuts every connection to the database and lets no new one in.
+    pub async fn of(database: &DbConfig) -> Self {
+        let inside = invariants_client(database).await;
+        let name = inside.query_one("select current_database()::text", &[]).await.expect("its name").get(0);
+        drop(inside);
+        let outage = Self { name, admin: invariants_client(&config("postgres")).await };
+        outage.let_in(false).await;
+        outage.cut().await;
+        outage
+    }
+
+    /// Lets connections in again.
+    pub async fn end(self) {
+        self.let_in(true).await;
+    }
+
+    async fn let_in(&self, allowed: bool) {
+        let statement = format!("alter database {} with allow_connections {allowed}", self.name);
+        self.admin.batch_execute(&statement).await.expect("a change of the database");
+    }
+
+    async fn cut(&self) {
+        let all = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+        self.admin.query_one(all, &[&self.name]).await.expect("connections are cut");
+    }
+}
+
+/// Cuts every connection to the database once; new ones are let in.
+pub async fn cut_connections(database: &DbConfig) {
+    let inside = invariants_client(database).await;
+    let all = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+               where datname = current_database() and pid <> pg_backend_pid()";
+    inside.query_one(all, &[]).await.expect("connections are cut");
 }

@@ -290,6 +290,10 @@ impl Client {
         Self { http: http(), base: base.to_owned(), token: token.to_owned() }
     }
 
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.request(Method::GET, path, None, None).await
     }
