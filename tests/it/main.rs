@@ -16,6 +16,8 @@ mod auth;
 mod cancel;
 mod confirm;
 mod contract;
+mod database_tls;
+mod ops;
 mod orders;
 mod process;
 mod races;

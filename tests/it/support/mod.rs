@@ -3,6 +3,7 @@
 pub mod database;
 pub mod invariants;
 pub mod programs;
+pub mod served;
 pub mod shop;
 
 use std::time::{Duration, Instant};
