@@ -55,6 +55,9 @@ pub enum DbError {
 impl From<DieselError> for DbError {
     fn from(error: DieselError) -> Self {
         let DieselError::DatabaseError(kind, info) = &error else { return Self::Query(error) };
+        if is_lost(kind, info.message()) {
+            return Self::Unavailable(info.message().to_owned());
+        }
         let by_constraint = matches!(
             kind,
             DatabaseErrorKind::UniqueViolation
@@ -63,13 +66,18 @@ impl From<DieselError> for DbError {
         );
         match info.constraint_name() {
             Some(name) if by_constraint => Self::Constraint(name.to_owned()),
-            Some(_) | None if matches!(kind, DatabaseErrorKind::ClosedConnection) => {
-                Self::Unavailable(info.message().to_owned())
-            }
             Some(_) | None if info.message().contains("out of range") => Self::OutOfRange,
             Some(_) | None => Self::Query(error),
         }
     }
+}
+
+/// Whether the connection is gone, and nothing wrong with the statement. The driver gives an error without a SQLSTATE
+/// the kind `UnableToSendCommand`; the server's farewell (57P01 to 57P03) it passes on in words alone.
+fn is_lost(kind: &DatabaseErrorKind, message: &str) -> bool {
+    matches!(kind, DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand)
+        || message.starts_with("terminating connection")
+        || message.starts_with("the database system is")
 }
 
 impl DbError {
