@@ -21,6 +21,7 @@ mod ops;
 mod orders;
 mod process;
 mod races;
+mod telemetry;
 mod tidy;
 mod virtual_account;
 mod webhooks;
