@@ -74,7 +74,7 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         // Left-overs of a failed test are the system's to sweep.
-        let _ = std::fs::remove_file(&self.root);
+        std::fs::remove_file(&self.root).unwrap_or_default();
     }
 }
 

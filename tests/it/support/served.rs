@@ -94,8 +94,8 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
     }
 }
 
