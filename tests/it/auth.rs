@@ -249,8 +249,9 @@ async fn a_token_ends_and_one_of_the_previous_secret_still_opens() {
     config.token_secrets = vec![new.into(), old.into()];
     let listen = async || tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let metrics = telemetry::for_tests().metrics();
-    let changed = Running::start(config, listen().await, listen().await, metrics).await.expect("a second process");
-    let base = format!("http://{}", changed.api_addr());
+    let changed =
+        Running::start(config, Some(listen().await), listen().await, metrics).await.expect("a second process");
+    let base = format!("http://{}", changed.api_addr().expect("an API"));
     try_at(&base, order.buyer.token().to_owned()).await.expect(StatusCode::OK);
     try_at(&base, mint(new, Duration::ZERO)).await.expect(StatusCode::OK);
     try_at(&base, mint("a secret that nobody ever configured", Duration::ZERO)).await.problem(REFUSED.0, REFUSED.1);
