@@ -17,6 +17,7 @@ mod cancel;
 mod confirm;
 mod contract;
 mod database_tls;
+mod documents;
 mod ops;
 mod orders;
 mod process;

@@ -1,0 +1,65 @@
+//! What the documents list is what the program has: error codes, metrics and settings, both ways.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use paygauge::http::problem::Code;
+use paygauge::telemetry::catalogue;
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+/// The first column of a document's tables, without the backticks.
+fn first_column(document: &str) -> BTreeSet<String> {
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split('`').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_errors_page_lists_every_code_with_its_status_and_no_other() {
+    // Rows of the form: | 400 | `bad_json` | …
+    let page = text("docs/errors.md");
+    let rows = page.lines().filter(|line| line.starts_with("| 4") || line.starts_with("| 5"));
+    let listed: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).skip(1);
+            (cells.next().expect("a status"), cells.next().expect("a code"))
+        })
+        .collect();
+    let known: BTreeSet<(String, String)> =
+        Code::ALL.iter().map(|code| (code.status().as_u16().to_string(), code.as_str().to_owned())).collect();
+    assert_eq!(listed.symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+}
+
+#[test]
+fn the_operations_page_lists_every_metric_and_no_other() {
+    let listed: BTreeSet<String> =
+        first_column(&text("docs/operations.md")).into_iter().filter(|name| is_metric(name)).collect();
+    let known: BTreeSet<String> = catalogue::all().iter().map(|metric| metric.name.to_owned()).collect();
+    assert_eq!(listed.symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+fn is_metric(name: &str) -> bool {
+    // Labels stand in tables too; of the prefixes only `http_` begins both.
+    let is_label = ["http_request_method", "http_response_status_code", "http_route"].contains(&name);
+    !is_label && ["payments_", "http_", "db_", "process_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn the_readme_lists_every_setting_and_no_other() {
+    let is_setting = |name: &String| {
+        name.starts_with("PAYGAUGE_")
+            || name.starts_with("TOSS_")
+            || matches!(name.as_str(), "DATABASE_URL" | "OTEL_EXPORTER_OTLP_ENDPOINT")
+    };
+    let listed: BTreeSet<String> = first_column(&text("README.md")).into_iter().filter(is_setting).collect();
+    let config = text("src/config.rs");
+    let program = config.split("#[cfg(test)]").next().expect("the program").to_owned() + &text("src/config/reader.rs");
+    let read: BTreeSet<String> = program
+        .split('"')
+        .map(str::to_owned)
+        .filter(|word| is_setting(word) && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+        .collect();
+    assert_eq!(listed.symmetric_difference(&read).collect::<Vec<_>>(), Vec::<&String>::new());
+}
