@@ -23,6 +23,8 @@ pub struct PaymentFacts {
     pub status: PaymentStatus,
     /// What the order costs.
     pub amount: Money,
+    /// Whether the payment changed after the PG was asked, so that the evidence may be older than the books.
+    pub changed_since_asked: bool,
     /// Whether any cancellation was made or is under way.
     pub has_cancellations: bool,
     /// How the buyer pays, if known.
@@ -174,10 +176,12 @@ fn awaiting(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
     }
 }
 
-/// The one legal step back: a bank reverses a deposit, usually within minutes.
+/// The one legal step back: a bank reverses a deposit, usually within minutes. A question that was asked before the
+/// deposit and answered late looks the same, so evidence that may be older than the books is not taken for it.
 fn approved(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
     let reversed = snapshot.status == PgStatus::WaitingForDeposit
         && payment.method == Some(Method::VirtualAccount)
+        && !payment.changed_since_asked
         && !payment.has_cancellations;
     if reversed { Verdict::DepositReversed(snapshot) } else { Verdict::Unchanged }
 }
@@ -313,6 +317,7 @@ mod tests {
             order_id: "ord_1".to_owned(),
             status,
             amount: Money::new(1_000, Currency::KRW),
+            changed_since_asked: false,
             has_cancellations: false,
             method: None,
             deposit_overdue: false,
@@ -415,6 +420,9 @@ mod tests {
         assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged));
         payment.method = Some(Method::VirtualAccount);
         assert!(matches!(decide(&payment, waiting()), Verdict::DepositReversed(_)));
+        payment.changed_since_asked = true;
+        assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged), "an old answer is no step back");
+        payment.changed_since_asked = false;
         payment.has_cancellations = true;
         assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged));
     }

@@ -11,6 +11,7 @@ use super::resolve_cancel::{CancelResolution, resolve_cancel};
 use super::{cancel, measure};
 use crate::app::App;
 use crate::clock;
+use crate::config::Settings;
 use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
@@ -38,6 +39,12 @@ pub fn wait(inquiries: i32) -> Duration {
     let index = usize::try_from(inquiries).unwrap_or(0).min(PAUSES_MS.len() - 1);
     let pause = PAUSES_MS.get(index).copied().unwrap_or(900_000);
     Duration::from_millis(pause + rand::random_range(0..=pause / 5))
+}
+
+/// How long to wait before a payment is asked about again: a deposit may take days, anything else should be quick.
+#[must_use]
+pub(super) fn pause(settings: &Settings, payment: &PaymentRow) -> Duration {
+    if payment.status == PaymentStatus::AwaitingDeposit { settings.deposit_poll } else { wait(payment.inquiries) }
 }
 
 /// Leases what is due and takes one step with each; returns how many.
@@ -167,17 +174,7 @@ async fn not_found(
 }
 
 async fn postpone(app: &App, row: &PaymentRow, not_found_count: i32) -> Result<(), DbError> {
-    let pause = match row.status {
-        PaymentStatus::AwaitingDeposit => app.settings.deposit_poll,
-        PaymentStatus::Ready
-        | PaymentStatus::Confirming
-        | PaymentStatus::Approved
-        | PaymentStatus::PartiallyCanceled
-        | PaymentStatus::Canceled
-        | PaymentStatus::Declined
-        | PaymentStatus::Expired
-        | PaymentStatus::Reversing => wait(row.inquiries),
-    };
+    let pause = pause(&app.settings, row);
     app.db
         .transaction(Tx::Lease, async |conn| db::payments::postpone(conn, row.id, pause, None, not_found_count).await)
         .await

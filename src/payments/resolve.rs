@@ -92,7 +92,7 @@ pub async fn resolve(
         .transaction(Tx::ConfirmResolve, async |conn| {
             let (order, hold_alive) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
             let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
-            let facts = facts(&payment, settings.deposit_grace);
+            let facts = facts(&payment, call, settings.deposit_grace);
             let snapshot = match &evidence {
                 Evidence::Snapshot(snapshot) => Some(snapshot.clone()),
                 Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
@@ -117,13 +117,14 @@ pub async fn resolve(
     Ok(resolution)
 }
 
-fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
+fn facts(payment: &PaymentRow, call: Option<&Call>, deposit_grace: Duration) -> PaymentFacts {
     let overdue = payment.deposit_due_at.is_some_and(|due| due + deposit_grace < crate::clock::now());
     PaymentFacts {
         payment_key: payment.provider_payment_key.clone(),
         order_id: payment.order_id.to_string(),
         status: payment.status,
         amount: payment.total(),
+        changed_since_asked: call.is_some_and(|call| call.started_at < payment.updated_at),
         has_cancellations: payment.canceled_amount + payment.canceling_amount > 0,
         method: payment.method,
         deposit_overdue: overdue,
@@ -305,17 +306,7 @@ impl Step<'_> {
 
     async fn still_open(&mut self, doubt: Doubt) -> Result<Change, ResolveError> {
         let payment = &self.payment;
-        let wait = match payment.status {
-            PaymentStatus::AwaitingDeposit => self.app.settings.deposit_poll,
-            PaymentStatus::Ready
-            | PaymentStatus::Confirming
-            | PaymentStatus::Approved
-            | PaymentStatus::PartiallyCanceled
-            | PaymentStatus::Canceled
-            | PaymentStatus::Declined
-            | PaymentStatus::Expired
-            | PaymentStatus::Reversing => recovery::wait(payment.inquiries),
-        };
+        let wait = recovery::pause(&self.app.settings, payment);
         if payment.status == PaymentStatus::Confirming && payment.doubt.is_none() {
             let change = PaymentChange {
                 doubt: Some(Some(doubt.reason)),
