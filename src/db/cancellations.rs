@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::prelude::*;
+use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
 use super::schema::{cancellation_items, cancellations};
@@ -125,6 +126,16 @@ pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgC
     Ok(inserted == 1)
 }
 
+/// Lets a cancellation give back `units` more.
+pub async fn add_units(
+    conn: &mut Conn,
+    id: CancellationId,
+    order_id: OrderId,
+    units: &[LineQuantity],
+) -> Result<(), DbError> {
+    insert_units(conn, id, order_id, units).await
+}
+
 async fn insert_units(
     conn: &mut Conn,
     id: CancellationId,
@@ -145,7 +156,13 @@ async fn insert_units(
             )
         })
         .collect();
-    diesel::insert_into(cancellation_items::table).values(rows).execute(conn).await?;
+    diesel::insert_into(cancellation_items::table)
+        .values(rows)
+        .on_conflict((cancellation_items::cancellation_id, cancellation_items::line))
+        .do_update()
+        .set(cancellation_items::quantity.eq(cancellation_items::quantity + excluded(cancellation_items::quantity)))
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

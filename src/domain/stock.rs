@@ -115,7 +115,9 @@ fn price(wanted: &[LineQuantity], lines: &[Line]) -> Result<i64, ScopeError> {
     Ok(total)
 }
 
-fn remaining(lines: &[Line]) -> Vec<LineQuantity> {
+/// The units that no cancel has taken.
+#[must_use]
+pub fn remaining(lines: &[Line]) -> Vec<LineQuantity> {
     lines
         .iter()
         .map(|line| LineQuantity { line: line.line, quantity: line.quantity - line.canceled })

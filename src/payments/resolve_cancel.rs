@@ -21,7 +21,7 @@ use crate::domain::money::{Currency, Money};
 use crate::domain::order::{self, OrderEvent};
 use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
 use crate::domain::resolution::{CancelEvidence, CancelVerdict, decide_cancel};
-use crate::domain::stock::{CancelScope, Line, LineQuantity};
+use crate::domain::stock::{CancelScope, Line, LineQuantity, remaining};
 use crate::provider::call::Call;
 use crate::telemetry::labels::{StockMovement, Tx};
 use crate::telemetry::record;
@@ -108,6 +108,7 @@ impl CancelStep<'_> {
         let is_empty = self.move_money(cancel).await?;
         match before {
             PaymentStatus::Approved | PaymentStatus::PartiallyCanceled if is_empty => {
+                self.take_remaining_units().await?;
                 self.order_to(OrderEvent::Canceled).await?;
             }
             PaymentStatus::Approved | PaymentStatus::PartiallyCanceled => {
@@ -124,6 +125,21 @@ impl CancelStep<'_> {
         }
         restore(self.conn, self.order.id, &self.units).await?;
         self.compensate_rest().await
+    }
+
+    /// Whoever cancels the last of the money gives all units back. A cancel planned as a part becomes the last one if
+    /// the rest went back meanwhile in the PG's console.
+    async fn take_remaining_units(&mut self) -> Result<(), ResolveError> {
+        let rest = remaining(&lines(self.conn, self.order.id, self.order.currency).await?);
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if !db::orders::take_line_capacity(self.conn, self.order.id, &rest).await? {
+            return Err(ResolveError::Intent("the units that are left could not be taken".to_owned()));
+        }
+        cancellations::add_units(self.conn, self.row.id, self.order.id, &rest).await?;
+        self.units = cancellations::units(self.conn, self.row.id).await?;
+        Ok(())
     }
 
     /// A reversal whose cancellation ended with money left needs another one, until nothing is left.

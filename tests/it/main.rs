@@ -14,6 +14,7 @@ mod support;
 
 mod auth;
 mod cancel;
+mod collisions;
 mod confirm;
 mod contract;
 mod database_tls;

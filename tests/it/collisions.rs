@@ -1,0 +1,42 @@
+//! Collisions: two things happen to one payment at a time, or in an order that nobody planned, and the books still agree.
+
+use paygauge::payments::recovery;
+use pg_mock::{Behaviour, Rule};
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::support::shop::Shop;
+
+fn error_before(status: u16, code: &str) -> Behaviour {
+    Behaviour::ErrorBefore { status, code: code.to_owned() }
+}
+
+/// One round of recovery over everything that is open.
+async fn recover(shop: &Shop) {
+    for table in ["payments", "cancellations"] {
+        shop.sql(&format!("update {table} set inquire_at = now(), lease_until = null where inquire_at is not null"))
+            .await;
+    }
+    recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_turns_out_to_be_the_last_brings_all_units_back() {
+    let shop = Shop::without_worker().await;
+    let (beans, cup) = (shop.product(6_000, 5).await, shop.product(4_000, 5).await);
+    for part in [
+        json!({ "reason": "part", "amount": 6_000 }),
+        json!({ "reason": "beans", "lines": [{ "line": 1, "quantity": 1 }] }),
+    ] {
+        let order = shop.order_of(&[(&beans, 1), (&cup, 1)]).await;
+        let key = shop.pay(&order);
+        let payment = shop.confirm(&order, &key).await.expect(StatusCode::OK).text("id");
+        shop.mock.script(Rule::cancel(error_before(500, "FAILED_INTERNAL_SYSTEM_PROCESSING")));
+        shop.cancel(&payment, &part).await.expect(StatusCode::ACCEPTED);
+        shop.mock.cancel_in_console(&key, 4_000);
+        recover(&shop).await;
+        assert_eq!(shop.order_now(&order.id).await.text("status"), "canceled");
+        assert_eq!((shop.available(&beans).await, shop.available(&cup).await), (5, 5));
+    }
+    shop.close().await;
+}
