@@ -191,8 +191,10 @@ pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -
         return postpone_cancel(app, row, None, 0).await;
     };
     if find_cancel(&snapshot, row.id, payment.status).is_some() {
-        let evidence = CancelEvidence::Snapshot(snapshot);
+        let evidence = CancelEvidence::Snapshot(snapshot.clone());
         let resolution = resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
+        // The PG may list cancels beside ours that nobody else will ask about.
+        resolve(app, target, Evidence::Snapshot(snapshot), Some(&call), origin).await?;
         let done = resolution.cancellation.status == CancellationStatus::Done;
         let result = if done { InquiryResult::Resolved } else { InquiryResult::StillUnknown };
         record::inquiry(app.provider.label(), result);

@@ -40,3 +40,18 @@ async fn a_part_that_turns_out_to_be_the_last_brings_all_units_back() {
     }
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_books_a_console_cancel_that_it_sees_beside_ours() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(10_000, 5).await;
+    let (order, payment) = shop.paid(&product, 1).await;
+    shop.mock.script(Rule::cancel(Behaviour::ApproveThenDrop));
+    shop.cancel(&payment, &json!({ "reason": "part", "amount": 6_000 })).await.expect(StatusCode::ACCEPTED);
+    shop.mock.cancel_in_console(&shop.payment_key(&order.id), 4_000);
+    recover(&shop).await;
+    assert_eq!(shop.payment_now(&payment).await.number("canceledAmount"), 10_000);
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "canceled");
+    assert_eq!(shop.available(&product).await, 5);
+    shop.close().await;
+}
