@@ -305,6 +305,9 @@ impl Step<'_> {
     }
 
     async fn still_open(&mut self, doubt: Doubt) -> Result<Change, ResolveError> {
+        if self.is_with_its_request() {
+            return Ok(Change::Nothing);
+        }
         let payment = &self.payment;
         let wait = recovery::pause(&self.app.settings, payment);
         if payment.status == PaymentStatus::Confirming && payment.doubt.is_none() {
@@ -322,6 +325,15 @@ impl Step<'_> {
             db::payments::postpone(self.conn, payment.id, wait, noted, 0).await?;
         }
         Ok(Change::StillOpen)
+    }
+
+    /// Whether the request that wrote the intent still waits for the PG's answer. An inquiry that learns nothing, set
+    /// off by whoever sent a webhook, must not make recovery confirm a second time beside it.
+    fn is_with_its_request(&self) -> bool {
+        let asked = self.call.is_some_and(|call| call.operation == "inquire");
+        let payment = &self.payment;
+        let waits = payment.status == PaymentStatus::Confirming && payment.doubt.is_none();
+        asked && waits && payment.inquire_at.is_some_and(|due| due > crate::clock::now())
     }
 
     /// Changes the payment by `event`; the table of `domain/` has the last word on the state.
