@@ -16,12 +16,13 @@ use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
 use crate::db::{self, DbError};
+use crate::domain::cancel_resolution::{CancelEvidence, find_cancel};
 use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{
     ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSent, NotSentReason, PgStatus, Refusal, RefusalClass, Snapshot,
 };
 use crate::domain::payment::PaymentStatus;
-use crate::domain::resolution::{CancelEvidence, Evidence, find_cancel};
+use crate::domain::resolution::Evidence;
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
 use crate::telemetry::labels::{InquiryResult, Operation, Tx};

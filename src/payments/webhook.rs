@@ -13,10 +13,11 @@ use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
 use crate::db::webhooks::{self, DeliveryRow, NewDelivery};
 use crate::db::{self, DbError};
+use crate::domain::cancel_resolution::{CancelEvidence, find_cancel};
 use crate::domain::evidence::{Inquiry, PaymentKey};
 use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
-use crate::domain::resolution::{CancelEvidence, Evidence};
+use crate::domain::resolution::Evidence;
 use crate::provider::Notice;
 use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::record;
@@ -152,10 +153,11 @@ async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<Webhook
     let target = super::resolve::Target { payment: payment.id, order: payment.order_id };
     let resolution =
         super::resolve::resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;
-    let open =
-        app.db.read(async |conn| db::cancellations::open_of(conn, payment.id).await).await?.filter(|row| {
-            crate::domain::resolution::find_cancel(&snapshot, row.id, resolution.payment.status).is_some()
-        });
+    let open = app
+        .db
+        .read(async |conn| db::cancellations::open_of(conn, payment.id).await)
+        .await?
+        .filter(|row| find_cancel(&snapshot, row.id, resolution.payment.status).is_some());
     let mut changed = resolution.change == Change::Decided;
     if let Some(row) = open {
         let evidence = CancelEvidence::Snapshot(snapshot);

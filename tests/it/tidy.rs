@@ -21,7 +21,7 @@ const MOST_LINES_OF_A_FILE: usize = 450;
 const MOST_LINES_OF_A_FUNCTION: usize = 70;
 
 /// Files that were longer when the rule came, with their length.
-const LONG_FILES: &[(&str, usize)] = &[("src/domain/resolution.rs", 453)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Functions (`file::name`) that were longer when the rule came, with their length.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[];
