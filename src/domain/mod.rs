@@ -3,7 +3,6 @@
 //! Owns every decision about legality. No I/O, no clock, no database and no HTTP type is known here, so each
 //! rule can be tested by calling a function.
 
-pub mod cancel_resolution;
 pub mod cancellation;
 pub mod evidence;
 pub mod ids;

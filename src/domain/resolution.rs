@@ -1,9 +1,13 @@
-//! The heart: what evidence from the PG makes of a payment and its order (`cancel_resolution`: of a cancellation).
+//! The heart: what evidence from the PG makes of a payment, its order and a cancellation.
 //!
 //! `payments::resolve` is the only caller. Everything here is a total function over values, so the whole protocol
 //! can be read and tested without a database or a PG.
 
-use super::evidence::{Decline, DeclineClass, Doubt, DoubtReason, NotSent, PaymentKey, PgStatus, Snapshot};
+use super::cancellation::CancellationOrigin;
+use super::evidence::{
+    Decline, DeclineClass, Doubt, DoubtReason, NotSent, PaymentKey, PgCancel, PgStatus, Refusal, Snapshot,
+};
+use super::ids::CancellationId;
 use super::money::Money;
 use super::order::OrderEvent;
 use super::payment::{Method, PaymentStatus};
@@ -19,8 +23,6 @@ pub struct PaymentFacts {
     pub status: PaymentStatus,
     /// What the order costs.
     pub amount: Money,
-    /// Whether the payment changed after the PG was asked, so that the evidence may be older than the books.
-    pub changed_since_asked: bool,
     /// Whether any cancellation was made or is under way.
     pub has_cancellations: bool,
     /// How the buyer pays, if known.
@@ -172,12 +174,10 @@ fn awaiting(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
     }
 }
 
-/// The one legal step back: a bank reverses a deposit, usually within minutes. A question that was asked before the
-/// deposit and answered late looks the same, so evidence that may be older than the books is not taken for it.
+/// The one legal step back: a bank reverses a deposit, usually within minutes.
 fn approved(payment: &PaymentFacts, snapshot: Box<Snapshot>) -> Verdict {
     let reversed = snapshot.status == PgStatus::WaitingForDeposit
         && payment.method == Some(Method::VirtualAccount)
-        && !payment.changed_since_asked
         && !payment.has_cancellations;
     if reversed { Verdict::DepositReversed(snapshot) } else { Verdict::Unchanged }
 }
@@ -221,8 +221,11 @@ fn reverse(snapshot: Box<Snapshot>, cause: ReversalCause) -> Verdict {
 }
 
 fn inconclusive() -> Verdict {
-    Verdict::StillOpen(Doubt { reason: DoubtReason::Inconclusive, code: None })
+    Verdict::StillOpen(NOTHING_LEARNT)
 }
+
+/// What an answer leaves that says nothing certain.
+pub const NOTHING_LEARNT: Doubt = Doubt { reason: DoubtReason::Inconclusive, code: None };
 
 /// What becomes of an order whose open payment ended without money.
 #[must_use]
@@ -236,124 +239,92 @@ pub const fn order_without_money(order: OrderFacts) -> OrderEvent {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::money::Currency;
+/// What somebody learnt about a cancellation.
+#[derive(Debug, Clone)]
+pub enum CancelEvidence {
+    /// The PG's view of the payment.
+    Snapshot(Box<Snapshot>),
+    /// The PG refused.
+    Refused(Refusal),
+    /// Nobody knows, or it is still to be sent.
+    Doubt(Doubt),
+}
 
-    fn facts(status: PaymentStatus) -> PaymentFacts {
-        PaymentFacts {
-            payment_key: PaymentKey::parse("pk").unwrap(),
-            order_id: "ord_1".to_owned(),
-            status,
-            amount: Money::new(1_000, Currency::KRW),
-            changed_since_asked: false,
-            has_cancellations: false,
-            method: None,
-            deposit_overdue: false,
+/// What must be done with a cancellation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelVerdict {
+    /// The money went back.
+    Done(PgCancel),
+    /// Give the capacity back.
+    Refuse(Refusal),
+    /// Still open: note the doubt, go on later.
+    StillOpen(Doubt),
+}
+
+/// Decides what `evidence` makes of the open cancellation `id` of `amount` minor units.
+///
+/// Money that no order may keep goes back for ever: a refused compensation stays open, with an alarm.
+#[must_use]
+pub fn decide_cancel(
+    id: CancellationId,
+    amount: i64,
+    origin: CancellationOrigin,
+    payment: PaymentStatus,
+    evidence: CancelEvidence,
+) -> CancelVerdict {
+    match evidence {
+        CancelEvidence::Snapshot(snapshot) => match find_cancel(&snapshot, id, payment) {
+            Some(cancel) if cancel.done && cancel.amount == amount => CancelVerdict::Done(cancel),
+            Some(_) | None if origin == CancellationOrigin::Compensation && is_all_back(&snapshot) => {
+                CancelVerdict::Done(last_cancel(&snapshot, id))
+            }
+            Some(_) | None => CancelVerdict::StillOpen(Doubt { reason: DoubtReason::Inconclusive, code: None }),
+        },
+        CancelEvidence::Refused(refusal) if origin == CancellationOrigin::Compensation => {
+            CancelVerdict::StillOpen(Doubt { reason: DoubtReason::ProviderFault, code: Some(refusal.code) })
         }
-    }
-
-    fn snapshot(status: PgStatus) -> Box<Snapshot> {
-        Box::new(Snapshot {
-            payment_key: PaymentKey::parse("pk").unwrap(),
-            order_id: "ord_1".to_owned(),
-            status,
-            method: None,
-            amount: Some(Money::new(1_000, Currency::KRW)),
-            balance: 1_000,
-            own_shop: true,
-            approved_at: Some(chrono::DateTime::UNIX_EPOCH),
-            transaction_key: None,
-            secret: None,
-            deposit: None,
-            deposit_closed: false,
-            cancels: Vec::new(),
-            failure_code: None,
-        })
-    }
-
-    #[test]
-    fn money_of_the_right_amount_is_approved() {
-        let verdict = decide(&facts(PaymentStatus::Confirming), Evidence::Snapshot(snapshot(PgStatus::Done)));
-        assert!(matches!(verdict, Verdict::Approve(_)));
-    }
-
-    #[test]
-    fn money_of_another_amount_order_currency_or_shop_goes_back() {
-        let mut cases = Vec::new();
-        let mut other = snapshot(PgStatus::Done);
-        other.amount = Some(Money::new(999, Currency::KRW));
-        cases.push(other);
-        let mut other = snapshot(PgStatus::Done);
-        other.order_id = "ord_2".to_owned();
-        cases.push(other);
-        let mut other = snapshot(PgStatus::Done);
-        other.amount = None;
-        cases.push(other);
-        let mut other = snapshot(PgStatus::Done);
-        other.own_shop = false;
-        cases.push(other);
-        for case in cases {
-            let verdict = decide(&facts(PaymentStatus::Confirming), Evidence::Snapshot(case));
-            assert!(
-                matches!(verdict, Verdict::Reverse(Reversal { cause: ReversalCause::Mismatch, .. })),
-                "{verdict:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_snapshot_of_another_payment_says_nothing() {
-        let mut other = snapshot(PgStatus::Done);
-        other.payment_key = PaymentKey::parse("pk2").unwrap();
-        let verdict = decide(&facts(PaymentStatus::Confirming), Evidence::Snapshot(other));
-        assert!(matches!(verdict, Verdict::StillOpen(_)));
-    }
-
-    #[test]
-    fn doubt_never_ends_a_payment() {
-        for &reason in DoubtReason::ALL {
-            let evidence = Evidence::Doubt(Doubt { reason, code: None });
-            assert!(matches!(decide(&facts(PaymentStatus::Confirming), evidence), Verdict::StillOpen(_)));
-        }
-    }
-
-    #[test]
-    fn late_money_on_a_closed_payment_goes_back() {
-        for status in [PaymentStatus::Ready, PaymentStatus::Declined, PaymentStatus::Expired] {
-            let verdict = decide(&facts(status), Evidence::Snapshot(snapshot(PgStatus::Done)));
-            assert!(matches!(verdict, Verdict::Reverse(Reversal { cause: ReversalCause::Late, .. })));
-        }
-    }
-
-    #[test]
-    fn repeated_evidence_changes_nothing() {
-        for status in [PaymentStatus::Approved, PaymentStatus::PartiallyCanceled, PaymentStatus::Canceled] {
-            let verdict = decide(&facts(status), Evidence::Snapshot(snapshot(PgStatus::Done)));
-            assert!(matches!(verdict, Verdict::Unchanged));
-        }
-    }
-
-    #[test]
-    fn a_decline_that_arrives_after_the_approval_changes_nothing() {
-        let decline = Decline { class: DeclineClass::Other, code: "X".to_owned() };
-        assert!(matches!(decide(&facts(PaymentStatus::Approved), Evidence::Declined(decline)), Verdict::Unchanged));
-        let aborted = Evidence::Snapshot(snapshot(PgStatus::Aborted));
-        assert!(matches!(decide(&facts(PaymentStatus::Approved), aborted), Verdict::Unchanged));
-    }
-
-    #[test]
-    fn only_an_uncanceled_virtual_account_steps_back() {
-        let mut payment = facts(PaymentStatus::Approved);
-        let waiting = || Evidence::Snapshot(snapshot(PgStatus::WaitingForDeposit));
-        assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged));
-        payment.method = Some(Method::VirtualAccount);
-        assert!(matches!(decide(&payment, waiting()), Verdict::DepositReversed(_)));
-        payment.changed_since_asked = true;
-        assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged), "an old answer is no step back");
-        payment.changed_since_asked = false;
-        payment.has_cancellations = true;
-        assert!(matches!(decide(&payment, waiting()), Verdict::Unchanged));
+        CancelEvidence::Refused(refusal) => CancelVerdict::Refuse(refusal),
+        CancelEvidence::Doubt(doubt) => CancelVerdict::StillOpen(doubt),
     }
 }
+
+/// Whether the PG has given back all of a payment, whoever asked for it.
+#[must_use]
+pub fn is_all_back(snapshot: &Snapshot) -> bool {
+    let ended = matches!(snapshot.status, PgStatus::Canceled | PgStatus::PartiallyCanceled);
+    ended && snapshot.balance == 0 && snapshot.cancels.iter().all(|cancel| cancel.done)
+}
+
+/// The cancel that ended a payment: the newest that the PG lists.
+fn last_cancel(snapshot: &Snapshot, id: CancellationId) -> PgCancel {
+    snapshot.cancels.last().cloned().unwrap_or_else(|| PgCancel {
+        transaction_key: snapshot.transaction_key.clone().unwrap_or_else(|| format!("closed:{id}")),
+        amount: 0,
+        reason: String::new(),
+        canceled_at: None,
+        done: true,
+    })
+}
+
+/// Finds our cancel by the id that ends its reason. An account closed before any deposit may list none.
+#[must_use]
+pub fn find_cancel(snapshot: &Snapshot, id: CancellationId, payment: PaymentStatus) -> Option<PgCancel> {
+    let suffix = format!("[{id}]");
+    let listed = snapshot.cancels.iter().find(|cancel| cancel.reason.ends_with(&suffix)).cloned();
+    let closed = || {
+        let empty = matches!(payment, PaymentStatus::AwaitingDeposit | PaymentStatus::Reversing)
+            && snapshot.status == PgStatus::Canceled
+            && snapshot.cancels.is_empty();
+        empty.then(|| PgCancel {
+            transaction_key: snapshot.transaction_key.clone().unwrap_or_else(|| format!("closed:{id}")),
+            amount: snapshot.amount.map_or(0, |amount| amount.minor),
+            reason: String::new(),
+            canceled_at: None,
+            done: true,
+        })
+    };
+    listed.or_else(closed)
+}
+
+#[cfg(test)]
+mod tests;

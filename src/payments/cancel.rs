@@ -21,13 +21,13 @@ use crate::db::idempotency::{Response, Scope};
 use crate::db::orders::OrderRow;
 use crate::db::payments::PaymentRow;
 use crate::db::{self, Conn, DbError};
-use crate::domain::cancel_resolution::CancelEvidence;
 use crate::domain::cancellation::{CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{CancelAnswer, Doubt, DoubtReason};
 use crate::domain::ids::{CancellationId, PaymentId};
 use crate::domain::money::Money;
 use crate::domain::order::OrderStatus;
 use crate::domain::payment::{Method, PaymentStatus};
+use crate::domain::resolution::CancelEvidence;
 use crate::domain::stock::{CancelScope, ScopeError, plan_cancel};
 use crate::provider::call::Call;
 use crate::provider::{CancelRequest, RefundAccount};
@@ -111,7 +111,7 @@ pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origi
         Intended::Replay(response) => return Ok(Canceled::Answered { response, replayed: true }),
     };
     let (evidence, call) = act(app, &intended.request).await;
-    let target = Target { payment: request.payment, order: intended.order.id };
+    let target = Target { payment: request.payment, order: intended.order.id, seen: None };
     let id = intended.cancellation.id;
     match resolve_cancel(app, target, id, evidence, Some(&call), &origin).await {
         Ok(resolution) => Ok(answered(resolution)),

@@ -13,7 +13,7 @@ use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
 use crate::db::orders::OrderRow;
 use crate::db::{self, Conn, DbError};
-use crate::domain::ids::{OrderId, PaymentId};
+use crate::domain::ids::{CancellationId, OrderId, PaymentId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::stock::CancelScope;
 use crate::provider::RefundAccount;
@@ -134,12 +134,15 @@ async fn decide(
             let is_open = known.response_status.is_none() && wish_is_open(conn, &order).await?;
             return Ok(if is_open { Step::Remembered } else { Step::Decided { replayed: true } });
         }
+        // The key stands for a cancellation: that one's answer, whatever has become of the order since.
+        if let Some(made) = db::cancellations::find(conn, CancellationId::from(known.resource_id)).await? {
+            return Ok(Step::CancelPayment(made.payment_id));
+        }
     }
-    if cancel::needs_payment_cancel(order.status) || order.status == OrderStatus::Canceled {
+    if cancel::needs_payment_cancel(order.status) {
         let payments = db::payments::of_order(conn, order.id).await?;
         let live = payments.iter().find(|payment| payment.status.is_live()).or_else(|| payments.first());
-        let known = idempotency::find(conn, scope).await?.is_some();
-        if let Some(payment) = live.filter(|_| order.status != OrderStatus::Canceled || known) {
+        if let Some(payment) = live {
             return Ok(Step::CancelPayment(payment.id));
         }
     }

@@ -3,9 +3,13 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::resolve::{Change, ResolveError};
+use super::view;
 use crate::config::Settings;
 use crate::db::idempotency::{self, Response, Scope};
+use crate::db::payments::PaymentRow;
 use crate::db::{Conn, DbError};
+use crate::domain::payment::PaymentStatus;
 
 /// What the caller of a claim must do.
 #[derive(Debug, Clone)]
@@ -42,6 +46,38 @@ pub async fn claim(conn: &mut Conn, scope: &Scope, resource: Uuid, settings: &Se
         return Ok(Claim::InFlight);
     }
     Ok(Claim::Unresolved(row.resource_id))
+}
+
+/// Keeps the answer for the caller's key, as far as there is one.
+pub(super) async fn keep_answer(
+    conn: &mut Conn,
+    payment: &PaymentRow,
+    view: &view::PaymentView,
+    change: &Change,
+) -> Result<(), ResolveError> {
+    let id = payment.id.uuid();
+    match change {
+        Change::Nothing => {}
+        Change::StillOpen => idempotency::end_lease(conn, id).await?,
+        Change::BackToReady(_) => idempotency::free(conn, id).await?,
+        Change::Decided => idempotency::answer(conn, id, &view::stored(http_status(payment.status), view)?).await?,
+    }
+    Ok(())
+}
+
+/// The HTTP status of a decided confirm.
+const fn http_status(status: PaymentStatus) -> i16 {
+    match status {
+        PaymentStatus::Declined => 402,
+        PaymentStatus::Reversing => 409,
+        PaymentStatus::Ready
+        | PaymentStatus::Confirming
+        | PaymentStatus::AwaitingDeposit
+        | PaymentStatus::Approved
+        | PaymentStatus::PartiallyCanceled
+        | PaymentStatus::Canceled
+        | PaymentStatus::Expired => 200,
+    }
 }
 
 /// The fingerprint of a request: its parts in order, told apart by their lengths.

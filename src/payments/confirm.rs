@@ -110,7 +110,8 @@ pub async fn confirm(
         Intended::Replay(response) => return Ok(Confirmed::Answered { response, replayed: true }),
     };
     let (evidence, call) = act(app, &intended).await;
-    let target = Target { payment: intended.payment.id, order: intended.order.id };
+    let target =
+        Target { payment: intended.payment.id, order: intended.order.id, seen: Some(intended.payment.version) };
     match resolve::resolve(app, target, evidence, Some(&call), &origin).await {
         Ok(resolution) => outcome(resolution),
         Err(error) => {
@@ -269,7 +270,10 @@ async fn why_not(conn: &mut Conn, app: &App, request: &Confirm) -> Result<Stop, 
         }
         let in_flight = payment.status == PaymentStatus::Confirming && payment.doubt.is_none();
         let refused = ConfirmError::PaymentInFlight { payment: Some(payment.id) };
-        return Ok(if in_flight { Stop::Refused(refused) } else { Stop::Known(payment.id) });
+        // A payment that was never sent has no outcome to wait for: what its order has come to decides.
+        if payment.status != PaymentStatus::Ready {
+            return Ok(if in_flight { Stop::Refused(refused) } else { Stop::Known(payment.id) });
+        }
     }
     let refused = match order.status {
         OrderStatus::Confirming => {
@@ -313,6 +317,8 @@ async fn act(app: &App, go: &Go) -> (Evidence, Call) {
         Inquiry::Found(snapshot) if session_gone && never_started(&snapshot.status) => {
             (Evidence::Declined(gone(doubt.code)), call)
         }
+        // Nothing to see yet: the first answer's doubt stands, so that the next try knows what became of this key.
+        Inquiry::Found(snapshot) if is_undecided(&snapshot.status) => (Evidence::Doubt(doubt), call),
         Inquiry::Found(snapshot) => (Evidence::Snapshot(snapshot), look),
         // The PG refused for want of a session, and knows no such payment: this request moved no money, and no
         // earlier one was sent for this attempt.
@@ -325,6 +331,10 @@ async fn act(app: &App, go: &Go) -> (Evidence, Call) {
 
 fn never_started(status: &PgStatus) -> bool {
     matches!(status, PgStatus::Ready | PgStatus::InProgress)
+}
+
+fn is_undecided(status: &PgStatus) -> bool {
+    matches!(status, PgStatus::Ready | PgStatus::InProgress | PgStatus::Unrecognized)
 }
 
 fn gone(code: Option<String>) -> Decline {

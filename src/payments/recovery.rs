@@ -16,13 +16,12 @@ use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
 use crate::db::{self, DbError};
-use crate::domain::cancel_resolution::{CancelEvidence, find_cancel};
 use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{
     ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSent, NotSentReason, PgStatus, Refusal, RefusalClass, Snapshot,
 };
 use crate::domain::payment::PaymentStatus;
-use crate::domain::resolution::Evidence;
+use crate::domain::resolution::{CancelEvidence, Evidence, find_cancel, is_all_back};
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
 use crate::telemetry::labels::{InquiryResult, Operation, Tx};
@@ -81,7 +80,7 @@ pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<u
 
 /// Asks about one payment and records what is learnt.
 pub async fn recover_payment(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Change, ResolveError> {
-    let target = Target { payment: row.id, order: row.order_id };
+    let target = Target { payment: row.id, order: row.order_id, seen: Some(row.version) };
     let (found, call) = app.provider.inquire(&row.provider_payment_key).await;
     match found {
         Inquiry::Found(snapshot) => {
@@ -183,15 +182,16 @@ async fn postpone(app: &App, row: &PaymentRow, not_found_count: i32) -> Result<(
 
 /// Looks whether a cancellation was made, and sends it (again) if it certainly was not.
 pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -> Result<Change, ResolveError> {
-    let target = Target { payment: row.payment_id, order: row.order_id };
     let payment =
         app.db.read(async |conn| db::payments::find(conn, row.payment_id).await).await?.ok_or(ResolveError::Missing)?;
+    let target = Target { payment: row.payment_id, order: row.order_id, seen: Some(payment.version) };
     let (found, call) = app.provider.inquire(&payment.provider_payment_key).await;
     let Inquiry::Found(snapshot) = found else {
         record::inquiry(app.provider.label(), InquiryResult::StillUnknown);
         return postpone_cancel(app, row, None, 0).await;
     };
-    if find_cancel(&snapshot, row.id, payment.status).is_some() {
+    let by_hand = row.origin == CancellationOrigin::Compensation && is_all_back(&snapshot);
+    if by_hand || find_cancel(&snapshot, row.id, payment.status).is_some() {
         let evidence = CancelEvidence::Snapshot(snapshot.clone());
         let resolution = resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?;
         // The PG may list cancels beside ours that nobody else will ask about.

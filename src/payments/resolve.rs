@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{cancel, external, recovery, view};
+use super::{cancel, claim, external, recovery, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::orders::OrderRow;
 use crate::db::payments::{PaymentChange, PaymentRow};
-use crate::db::{self, Conn, DbError, idempotency};
+use crate::db::{self, Conn, DbError};
 use crate::domain::IllegalTransition;
 use crate::domain::cancellation::CancellationOrigin;
 use crate::domain::evidence::{Doubt, NotSent, Snapshot};
@@ -30,6 +30,8 @@ pub struct Target {
     pub payment: PaymentId,
     /// Its order.
     pub order: OrderId,
+    /// The payment's version when the PG was asked, if it was: what has changed since is newer than the answer.
+    pub seen: Option<i32>,
 }
 
 /// What the evidence came to.
@@ -92,12 +94,17 @@ pub async fn resolve(
         .transaction(Tx::ConfirmResolve, async |conn| {
             let (order, hold_alive) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
             let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
-            let facts = facts(&payment, call, settings.deposit_grace);
+            let facts = facts(&payment, settings.deposit_grace);
             let snapshot = match &evidence {
                 Evidence::Snapshot(snapshot) => Some(snapshot.clone()),
                 Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
             };
-            let verdict = resolution::decide(&facts, evidence);
+            let is_old = target.seen.is_some_and(|version| version != payment.version);
+            let mut verdict = resolution::decide(&facts, evidence);
+            if is_old && matches!(verdict, Verdict::DepositReversed(_)) {
+                // Only a fresh look tells a bank that took its deposit back from an answer older than the deposit.
+                verdict = Verdict::StillOpen(resolution::NOTHING_LEARNT);
+            }
             let mut step = Step { conn, app, order, payment, hold_alive, call, origin, follow_up: false };
             let mut change = step.apply(verdict).await?;
             if let Some(snapshot) = snapshot
@@ -107,7 +114,7 @@ pub async fn resolve(
             }
             let Step { conn, order, payment, follow_up, .. } = step;
             let view = view::payment(conn, &payment, &order).await?;
-            answer(conn, &payment, &view, &change).await?;
+            claim::keep_answer(conn, &payment, &view, &change).await?;
             Ok::<_, ResolveError>((Resolution { order, payment, change, view }, follow_up))
         })
         .await?;
@@ -117,49 +124,16 @@ pub async fn resolve(
     Ok(resolution)
 }
 
-fn facts(payment: &PaymentRow, call: Option<&Call>, deposit_grace: Duration) -> PaymentFacts {
+fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
     let overdue = payment.deposit_due_at.is_some_and(|due| due + deposit_grace < crate::clock::now());
     PaymentFacts {
         payment_key: payment.provider_payment_key.clone(),
         order_id: payment.order_id.to_string(),
         status: payment.status,
         amount: payment.total(),
-        changed_since_asked: call.is_some_and(|call| call.started_at < payment.updated_at),
         has_cancellations: payment.canceled_amount + payment.canceling_amount > 0,
         method: payment.method,
         deposit_overdue: overdue,
-    }
-}
-
-/// Keeps the answer for the caller's key, as far as there is one.
-async fn answer(
-    conn: &mut Conn,
-    payment: &PaymentRow,
-    view: &view::PaymentView,
-    change: &Change,
-) -> Result<(), ResolveError> {
-    let id = payment.id.uuid();
-    match change {
-        Change::Nothing => {}
-        Change::StillOpen => idempotency::end_lease(conn, id).await?,
-        Change::BackToReady(_) => idempotency::free(conn, id).await?,
-        Change::Decided => idempotency::answer(conn, id, &view::stored(http_status(payment.status), view)?).await?,
-    }
-    Ok(())
-}
-
-/// The HTTP status of a decided confirm.
-const fn http_status(status: PaymentStatus) -> i16 {
-    match status {
-        PaymentStatus::Declined => 402,
-        PaymentStatus::Reversing => 409,
-        PaymentStatus::Ready
-        | PaymentStatus::Confirming
-        | PaymentStatus::AwaitingDeposit
-        | PaymentStatus::Approved
-        | PaymentStatus::PartiallyCanceled
-        | PaymentStatus::Canceled
-        | PaymentStatus::Expired => 200,
     }
 }
 

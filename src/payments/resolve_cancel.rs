@@ -14,13 +14,13 @@ use crate::db::idempotency;
 use crate::db::orders::{LineOutcome, OrderRow};
 use crate::db::payments::{PaymentChange, PaymentRow};
 use crate::db::{self, Conn, DbError};
-use crate::domain::cancel_resolution::{CancelEvidence, CancelVerdict, decide_cancel};
 use crate::domain::cancellation::{self, CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{Doubt, PgCancel, Refusal};
 use crate::domain::ids::{CancellationId, OrderId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::order::{self, OrderEvent};
 use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
+use crate::domain::resolution::{CancelEvidence, CancelVerdict, decide_cancel};
 use crate::domain::stock::{CancelScope, Line, LineQuantity, remaining};
 use crate::provider::call::Call;
 use crate::telemetry::labels::{StockMovement, Tx};
@@ -123,7 +123,13 @@ impl CancelStep<'_> {
             | PaymentStatus::Declined
             | PaymentStatus::Expired => {}
         }
-        restore(self.conn, self.order.id, &self.units).await?;
+        if before == PaymentStatus::Reversing {
+            // Its order gave the stock back when the reversal began.
+            let (order, units) = (self.order.id, &self.units);
+            db::orders::settle_line_capacity(self.conn, order, units, LineOutcome::Canceled).await?;
+        } else {
+            restore(self.conn, self.order.id, &self.units).await?;
+        }
         self.compensate_rest().await
     }
 

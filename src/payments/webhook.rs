@@ -13,11 +13,10 @@ use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
 use crate::db::webhooks::{self, DeliveryRow, NewDelivery};
 use crate::db::{self, DbError};
-use crate::domain::cancel_resolution::{CancelEvidence, find_cancel};
 use crate::domain::evidence::{Inquiry, PaymentKey};
 use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
-use crate::domain::resolution::Evidence;
+use crate::domain::resolution::{CancelEvidence, Evidence};
 use crate::provider::Notice;
 use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::record;
@@ -74,7 +73,7 @@ async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result
     let outcome = match read(app, app.provider.read_webhook(&delivery.payload)).await? {
         Reading::Ask(payment) => match ask(app, &payment, &origin).await {
             Err(error) if delivery.attempts >= TRIES_MAX => {
-                tracing::error!(delivery_id = %delivery.id, %error, "a webhook is given up; recovery goes on");
+                tracing::error!(delivery_id = %delivery.id, %error, "a webhook is given up; ask about its payment by hand");
                 WebhookApplied::Deferred
             }
             asked => asked?,
@@ -150,14 +149,17 @@ fn is_its_secret(payment: &PaymentRow, shown: &SecretString) -> bool {
 async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
     let (found, call) = app.provider.inquire(&payment.provider_payment_key).await;
     let Inquiry::Found(snapshot) = found else { return Ok(WebhookApplied::Deferred) };
-    let target = super::resolve::Target { payment: payment.id, order: payment.order_id };
+    let target = super::resolve::Target { payment: payment.id, order: payment.order_id, seen: Some(payment.version) };
     let resolution =
         super::resolve::resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;
-    let open = app
-        .db
-        .read(async |conn| db::cancellations::open_of(conn, payment.id).await)
-        .await?
-        .filter(|row| find_cancel(&snapshot, row.id, resolution.payment.status).is_some());
+    if resolution.change == Change::StillOpen && !resolution.payment.status.is_open() {
+        // Something newer was booked meanwhile: this answer is too old to tell, so look again.
+        return Ok(WebhookApplied::Deferred);
+    }
+    let open =
+        app.db.read(async |conn| db::cancellations::open_of(conn, payment.id).await).await?.filter(|row| {
+            crate::domain::resolution::find_cancel(&snapshot, row.id, resolution.payment.status).is_some()
+        });
     let mut changed = resolution.change == Change::Decided;
     if let Some(row) = open {
         let evidence = CancelEvidence::Snapshot(snapshot);

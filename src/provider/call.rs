@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tracing::Instrument;
 
@@ -28,9 +27,6 @@ pub struct Call {
     /// The PG's code, if one came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// When it began: what it says is no newer than that.
-    #[serde(skip)]
-    pub started_at: DateTime<Utc>,
     /// Milliseconds it took.
     pub duration_ms: u64,
     /// The PG's own trace id.
@@ -137,7 +133,7 @@ impl Door {
             pg_code = tracing::field::Empty,
         );
         let _in_flight = record::provider_active(self.label, operation);
-        let (started_at, started) = (crate::clock::now(), Instant::now());
+        let started = Instant::now();
         let exchange = tokio::time::timeout(self.deadline, call.instrument(span.clone())).await.unwrap_or_else(|_| {
             let doubt = Doubt { reason: DoubtReason::Timeout, code: None };
             Exchange { answer: unknown(doubt), http_status: None, code: None, provider_trace_id: None }
@@ -154,7 +150,6 @@ impl Door {
             outcome: outcome.as_str(),
             http_status: exchange.http_status,
             code: exchange.code,
-            started_at,
             duration_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             provider_trace_id: exchange.provider_trace_id,
         };

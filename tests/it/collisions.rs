@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use paygauge::payments::recovery;
+use paygauge::payments::{expire, recovery, webhook};
 use pg_mock::{Behaviour, Rule};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::shop::{Shop, ShopOptions, http};
+use crate::support::shop::{Order, Shop, ShopOptions, confirm_body, http};
 
 fn error_before(status: u16, code: &str) -> Behaviour {
     Behaviour::ErrorBefore { status, code: code.to_owned() }
@@ -25,6 +25,18 @@ async fn recover(shop: &Shop) {
 async fn deliver(shop: &Shop, body: &Value) {
     let sent = http().post(format!("{}/v1/webhooks/toss", shop.base)).json(body).send().await.expect("an answer");
     assert_eq!(sent.status(), StatusCode::OK);
+}
+
+async fn read_webhooks(shop: &Shop) {
+    webhook::apply_batch(shop.running.app(), None).await.expect("a batch");
+}
+
+async fn awaiting(shop: &Shop, product: &str) -> (Order, String, String) {
+    let order = shop.order(product, 1).await;
+    let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
+    let answer = shop.confirm(&order, &key).await.expect(StatusCode::OK);
+    assert_eq!(answer.text("status"), "awaiting_deposit");
+    (order, key, answer.text("id"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,5 +93,241 @@ async fn a_webhook_during_a_confirm_neither_doubts_nor_repeats_it() {
     assert_eq!(confirms, 1, "the request still owns its confirm");
     assert!(!kinds.contains(&"PaymentOutcomeUnknown".to_owned()), "{kinds:?}");
     shop.order_becomes(&order.id, "paid").await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reversal_ends_when_the_money_went_back_by_hand() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    for by_hand in [20_000, 5_000] {
+        let order = shop.order(&product, 1).await;
+        let key = shop.pay(&order);
+        shop.mock.script(Rule::confirm(Behaviour::MismatchedAmount { amount: 20_000 }));
+        let answer = shop.confirm(&order, &key).await.problem(StatusCode::CONFLICT, "payment_reversed");
+        let payment = answer.text("paymentId");
+        shop.mock.script(Rule::cancel(error_before(403, "NOT_CANCELABLE_PAYMENT")));
+        recover(&shop).await;
+        assert_eq!(shop.payment_now(&payment).await.text("status"), "reversing");
+        shop.mock.cancel_in_console(&key, by_hand);
+        shop.mock.clear_script();
+        recover(&shop).await;
+        recover(&shop).await;
+        assert_eq!(shop.payment_now(&payment).await.text("status"), "canceled", "{by_hand} by hand");
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirm_that_was_never_sent_is_not_being_checked_once_its_order_has_ended() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (first, second) = (shop.order(&product, 1).await, shop.order(&product, 1).await);
+    let (one, two) = (shop.pay(&first), shop.pay(&second));
+    for (order, key) in [(&first, &one), (&second, &two)] {
+        shop.mock.script(Rule::confirm(Behaviour::TooManyRequests { retry_after_s: 1 }));
+        shop.confirm(order, key).await.problem(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
+    }
+    let path = format!("/v1/orders/{}/cancel", second.id);
+    second.buyer.post_with_key(&path, &json!({ "reason": "no" })).await.expect(StatusCode::OK);
+    shop.sql("update orders set hold_expires_at = now() - interval '1 second'").await;
+    let over = shop.confirm(&first, &one).await;
+    assert_eq!(over.body["code"], "order_expired", "{}", over.raw);
+    expire::expire_batch(shop.running.app(), None).await.expect("a batch");
+    let expired = shop.confirm(&first, &one).await;
+    assert_eq!(expired.body["code"], "order_expired", "{}", expired.raw);
+    shop.confirm(&second, &two).await.problem(StatusCode::CONFLICT, "order_not_pending");
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (order, key, _) = awaiting(&shop, &product).await;
+    // This inquiry sees the account before the deposit, and is told so after it.
+    shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }));
+    let deposit = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        shop.mock.deposit(&key);
+        deliver(&shop, &shop.mock.webhook_body(&key)).await;
+        read_webhooks(&shop).await;
+        assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
+    };
+    tokio::join!(recover(&shop), deposit);
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
+    assert!(!shop.kinds(&order.id).await.contains(&"PaymentDepositReversed".to_owned()));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_cancel_of_an_order_is_replayed_after_the_order_has_expired() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (order, ..) = awaiting(&shop, &product).await;
+    shop.mock.script(Rule::cancel(error_before(403, "NOT_CANCELABLE_PAYMENT")));
+    let (path, body) = (format!("/v1/orders/{}/cancel", order.id), json!({ "reason": "no" }));
+    let first = order.buyer.post_as(&path, &body, "k-1").await;
+    let first = first.problem(StatusCode::CONFLICT, "cancellation_refused");
+    shop.sql("update payments set deposit_due_at = now() - interval '1 hour'").await;
+    recover(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "expired");
+    let again = order.buyer.post_as(&path, &body, "k-1").await;
+    assert_eq!(again.problem(StatusCode::CONFLICT, "cancellation_refused").raw, first.raw);
+    assert_eq!(shop.available(&product).await, 5);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remembered_cancel_closes_the_account_that_was_issued_meanwhile() {
+    let shop = Shop::open().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
+    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 300 }));
+    let path = format!("/v1/orders/{}/cancel", order.id);
+    let wish = async {
+        shop.order_becomes(&order.id, "confirming").await;
+        order.buyer.post_with_key(&path, &json!({ "reason": "too slow" })).await.expect(StatusCode::ACCEPTED);
+    };
+    let (_, ()) = tokio::join!(shop.confirm(&order, &key), wish);
+    shop.order_becomes(&order.id, "canceled").await;
+    assert_eq!(shop.available(&product).await, 5);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_dropped_half_way_holds_no_lock_and_no_connection() {
+    use paygauge::db::{DbError, orders};
+    use paygauge::telemetry::labels::Tx;
+
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let id: paygauge::domain::ids::OrderId = order.id.parse().expect("an id");
+    for _ in 0..10 {
+        let work = shop.running.app().db.transaction(Tx::Lease, async |conn| {
+            orders::lock(conn, id).await?;
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            Ok::<_, DbError>(())
+        });
+        assert!(
+            tokio::time::timeout(Duration::from_millis(100), work).await.is_err(),
+            "dropped while it holds the lock"
+        );
+    }
+    let key = shop.pay(&order);
+    shop.confirm(&order, &key).await.expect(StatusCode::OK);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_over_is_not_confirmed_although_nobody_has_swept_it() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.pay(&order);
+    shop.sql("update orders set hold_expires_at = now() - interval '1 second'").await;
+    let late = shop.confirm(&order, &key).await;
+    assert_eq!(late.body["code"], "order_expired", "{}", late.raw);
+    assert_eq!(shop.mock.book().calls.confirm, 0);
+    expire::expire_batch(shop.running.app(), None).await.expect("a batch");
+    assert_eq!(shop.available(&product).await, 5);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_that_is_not_the_one_we_know_stops_a_cancel_until_we_have_looked() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(10_000, 5).await;
+    let (order, payment) = shop.paid(&product, 1).await;
+    shop.mock.cancel_in_console(&shop.payment_key(&order.id), 3_000);
+    let answer =
+        shop.cancel(&payment, &json!({ "reason": "part", "amount": 5_000 })).await.expect(StatusCode::ACCEPTED);
+    assert_eq!(shop.mock.book().canceled(&order.id), 3_000, "the PG refused the balance of our books");
+    recover(&shop).await;
+    let ours = shop.secret.get(&format!("/v1/cancellations/{}", answer.text("id"))).await.expect(StatusCode::OK);
+    assert_eq!(ours.text("status"), "done");
+    assert_eq!(shop.payment_now(&payment).await.number("canceledAmount"), 8_000);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirm_that_did_nothing_is_not_sent_again_once_a_cancel_was_asked_for() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.pay(&order);
+    shop.mock.script(Rule::confirm(Behaviour::DropBefore));
+    shop.confirm(&order, &key).await.expect(StatusCode::ACCEPTED);
+    let path = format!("/v1/orders/{}/cancel", order.id);
+    order.buyer.post_with_key(&path, &json!({ "reason": "no" })).await.expect(StatusCode::ACCEPTED);
+    recover(&shop).await;
+    assert_eq!(shop.mock.book().calls.confirm, 1);
+    shop.mock.expire(&key);
+    recover(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "canceled");
+    assert_eq!(shop.available(&product).await, 5);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decline_after_the_hold_has_ended_ends_the_order() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.pay(&order);
+    shop.mock.script(Rule::confirm(Behaviour::DropBefore));
+    shop.confirm(&order, &key).await.expect(StatusCode::ACCEPTED);
+    shop.sql("update orders set hold_expires_at = now() - interval '1 second'").await;
+    shop.mock.expire(&key);
+    recover(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "expired");
+    assert_eq!(shop.available(&product).await, 5);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_whose_account_was_lost_is_refused_after_the_quarantine_and_can_be_asked_for_again() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (order, key, payment) = awaiting(&shop, &product).await;
+    shop.mock.deposit(&key);
+    recover(&shop).await;
+    let account = json!({ "bankCode": "88", "accountNumber": "110123456789", "holder": "Kim" });
+    let body = json!({ "reason": "back", "refundAccount": account });
+    shop.mock.script(Rule::cancel(Behaviour::DropBefore));
+    shop.cancel(&payment, &body).await.expect(StatusCode::ACCEPTED);
+    recover(&shop).await;
+    assert_eq!(shop.payment_now(&payment).await.number("balance"), 0, "it may still be on its way");
+    tokio::time::sleep(shop.running.app().settings.not_found_quarantine).await;
+    for _ in 0..2 {
+        recover(&shop).await;
+    }
+    let now = shop.payment_now(&payment).await;
+    assert_eq!(now.body["cancellations"][0]["status"], "refused");
+    assert_eq!((now.number("balance"), shop.mock.book().calls.cancel), (12_000, 1));
+    shop.cancel(&payment, &body).await.expect(StatusCode::OK);
+    assert_eq!(shop.mock.book().net(&order.id), 0);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_the_pg_does_not_know_stays_open_until_the_quarantine_is_over() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let body = confirm_body(&order, "no-such-payment-at-the-pg");
+    shop.mock.script(Rule::confirm(Behaviour::DropBefore));
+    order.buyer.post("/v1/payments/confirm", &body).await.expect(StatusCode::ACCEPTED);
+    for _ in 0..3 {
+        recover(&shop).await;
+    }
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "confirming");
+    tokio::time::sleep(shop.running.app().settings.not_found_quarantine).await;
+    recover(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "confirming", "seen once only");
+    recover(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "pending");
     shop.close().await;
 }
