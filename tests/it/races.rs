@@ -202,11 +202,11 @@ async fn expiry_races_confirm_and_exactly_one_wins() {
         let key = shop.pay(&order);
         let soon = format!(
             "update orders set hold_expires_at = clock_timestamp() + interval '{} ms' where status = 'pending'",
-            round % 6
+            round % 15
         );
         shop.sql(&soon).await;
         let sweep = async {
-            for _ in 0..4 {
+            for _ in 0..10 {
                 paygauge::payments::expire::expire_batch(shop.running.app(), None).await.expect("a batch");
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
