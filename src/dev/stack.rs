@@ -213,7 +213,7 @@ impl Stack<'_> {
             window_url: format!("{}/window", urls.mock),
             client_key: "test_ck_mock".to_owned(),
             docs_url: urls.docs.clone(),
-            ops_url: urls.ops.clone(),
+            ops_url: format!("{}/readyz", urls.ops),
         });
         let demo = tokio::spawn(async move { axum::serve(demo, router).await });
         print_welcome(database, &urls, &dev_keys, &product);
