@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::db::connect::{self, DbConfig};
 use crate::db::{Db, DbError};
 use crate::http::auth::tokens::Tokens;
+use crate::http::listen::listen;
 use crate::http::{self, AppState, OpsState};
 use crate::provider::call::Door;
 use crate::provider::toss::Toss;
@@ -190,13 +190,6 @@ async fn build(config: &Config) -> anyhow::Result<Arc<App>> {
         tasks: TaskTracker::new(),
         nudges: Nudges::default(),
     }))
-}
-
-async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "a listener ended");
-    }
 }
 
 async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {

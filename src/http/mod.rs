@@ -7,6 +7,7 @@ pub mod auth;
 mod cors;
 pub mod extract;
 pub mod idempotency;
+pub mod listen;
 pub mod middleware;
 mod openapi;
 pub mod ops;

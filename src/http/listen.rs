@@ -1,0 +1,165 @@
+//! Takes connections and serves a router on them, bounded in every direction: how many are open, how long a request's
+//! head may take to arrive, how long a client may keep the end of the process waiting.
+//!
+//! Used by `serve` for the API and for the operations port. HTTP/1.1 only: what terminates TLS in front speaks it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+/// Further clients wait in the listener's queue: they must not take the descriptors that the database and the PG need.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long the next request's head may take, an idle connection included. Longer than proxies keep theirs idle (60 s),
+/// so that the proxy and not we choose when to close.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
+/// When stopping: what a client has to take the last bytes of its answer, or to finish a head it has begun.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// After a failure to accept that is not the client's (no descriptors left).
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
+
+/// Serves until `stop`, and then until the requests in hand are answered.
+pub async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
+    listen_within(listener, router, stop, HEAD_WITHIN).await;
+}
+
+async fn listen_within(listener: TcpListener, router: Router, stop: CancellationToken, head_within: Duration) {
+    let (connections, room) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    loop {
+        let next = async {
+            // Never closed; without a permit nothing is accepted.
+            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let (accepted, permit) = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(next) = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let serving = serve(stream, router.clone(), stop.clone(), head_within);
+                connections.spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+    // Clients that come now are refused, not left waiting.
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn serve(stream: TcpStream, router: Router, stop: CancellationToken, head_within: Duration) {
+    // Answers are small: none waits for the next.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection that is gone already");
+    }
+    let requests = TaskTracker::new();
+    let in_hand = requests.clone();
+    let service = router.map_request(|request: hyper::Request<_>| request.map(axum::body::Body::new));
+    let service = tower::service_fn(move |request| in_hand.track_future(service.clone().oneshot(request)));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head_within);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    // How a connection ends is the client's business; what it asked has its own line.
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    requests.close();
+    let farewell = async {
+        requests.wait().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        _ended = connection => {}
+        () = farewell => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    struct Started {
+        addr: SocketAddr,
+        stop: CancellationToken,
+        done: JoinHandle<()>,
+    }
+
+    async fn start(router: Router, head_within: Duration) -> Started {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (addr, stop) = (listener.local_addr().expect("it is bound"), CancellationToken::new());
+        let done = tokio::spawn(listen_within(listener, router, stop.clone(), head_within));
+        Started { addr, stop, done }
+    }
+
+    async fn sent(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(addr).await.expect("it listens");
+        stream.write_all(bytes).await.expect("it reads");
+        stream
+    }
+
+    async fn all_of(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        // A reset is an end, too.
+        drop(timeout(SOON, stream.read_to_end(&mut text)).await.expect("the connection ends"));
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_given_up() {
+        let started = start(Router::new(), Duration::from_millis(50)).await;
+        for begun in [&b""[..], b"GET / HTTP/1.1\r\nX-Slow: "] {
+            let text = all_of(&mut sent(started.addr, begun).await).await;
+            assert!(!text.contains("200"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_requests_in_hand_and_for_nobody_else() {
+        let (arrived, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (here, wait) = (Arc::clone(&arrived), Arc::clone(&go));
+        let slow = get(move || async move {
+            here.notify_one();
+            wait.notified().await;
+            "the whole answer"
+        });
+        let started = start(Router::new().route("/slow", slow), HEAD_WITHIN).await;
+        let mut silent = sent(started.addr, b"").await;
+        let mut half = sent(started.addr, b"GET /slow HTTP/1.1\r\nX-Slow: ").await;
+        let mut asking = sent(started.addr, b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        timeout(SOON, arrived.notified()).await.expect("the request arrives");
+        started.stop.cancel();
+        assert_eq!((all_of(&mut silent).await, all_of(&mut half).await), (String::new(), String::new()));
+        assert!(!started.done.is_finished(), "a request is in hand");
+        go.notify_one();
+        assert!(all_of(&mut asking).await.ends_with("the whole answer"));
+        timeout(SOON, started.done).await.expect("nothing is left to wait for").expect("no panic");
+    }
+}
