@@ -165,10 +165,13 @@ impl Running {
             self.app.tasks.wait().await;
         };
         if tokio::time::timeout(self.app.settings.shutdown_grace, finish).await.is_err() {
-            tracing::error!(
-                tasks = self.app.tasks.len(),
-                "stopped with money work in hand; its intents are committed, and recovery goes on with them"
-            );
+            match self.app.tasks.len() {
+                0 => tracing::warn!("stopped before the last client or the worker was done; no money work was in hand"),
+                tasks => tracing::error!(
+                    tasks,
+                    "stopped with money work in hand; its intents are committed, and recovery goes on with them"
+                ),
+            }
         }
         self.stop_ops.cancel();
         // A scrape that hangs must not keep the process.
