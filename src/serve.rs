@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,25 +60,30 @@ async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))
 }
 
-/// Resolves on Ctrl-C or SIGTERM.
+/// Resolves on Ctrl-C or SIGTERM. A Ctrl-C after that ends the process at once: somebody is sitting there and does not
+/// want to wait for clients or the PG. What was in hand is as after a crash: committed intents, taken up by recovery.
 pub async fn stop_signal() {
-    let interrupt = async {
-        // Without a handler there is only SIGTERM to wait for.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
+    let (mut interrupts, mut terminations) = (signals(SignalKind::interrupt()), signals(SignalKind::terminate()));
     tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
+        () = next(&mut interrupts) => {}
+        () = next(&mut terminations) => {}
+    }
+    tokio::spawn(async move {
+        next(&mut interrupts).await;
+        eprintln!("paygauge: stopped at once; recovery goes on with what was in hand at the next start");
+        std::process::exit(130);
+    });
+}
+
+fn signals(kind: SignalKind) -> Option<Signal> {
+    signal(kind).inspect_err(|error| tracing::warn!(?kind, %error, "a signal cannot be listened to")).ok()
+}
+
+/// Without a handler there is only the other signal to wait for.
+async fn next(signals: &mut Option<Signal>) {
+    let Some(signals) = signals else { return std::future::pending().await };
+    if signals.recv().await.is_none() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -102,6 +102,30 @@ async fn sigterm_in_the_middle_of_a_confirm_loses_nothing_and_ends_well() {
     assert!(served.lines().iter().any(|line| line.contains("stopping")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_ctrl_c_waits_for_nobody_and_the_intent_stays() {
+    let mut served = Served::start(&[]).await;
+    let product = new_product(&served).await;
+    let (order, amount) = new_order(&served, &product).await;
+    let body = json!({ "paymentKey": served.mock.pay(&order, amount), "orderId": order, "amount": amount });
+    // Without the second one, the end would come after this.
+    served.mock.script(Rule::confirm(Behaviour::Delay { ms: 25_000 }));
+    let secret = served.secret.clone();
+    let confirm = tokio::spawn(async move { secret.post("/v1/payments/confirm", &body).await });
+    eventually("the PG is asked", PATIENCE, async || (served.mock.book().calls.confirm == 1).then_some(())).await;
+    served.interrupt();
+    eventually("it says so", PATIENCE, async || {
+        served.lines().iter().any(|line| line.contains("stopping")).then_some(())
+    })
+    .await;
+    served.interrupt();
+    assert_eq!(served.ended().await.code(), Some(130));
+    confirm.abort();
+    let client = invariants_client(&served.database).await;
+    let row = client.query_one("select status from payments", &[]).await.expect("a payment");
+    assert_eq!(row.get::<_, String>(0), "confirming");
+}
+
 async fn new_product(served: &Served) -> String {
     let body = json!({ "name": "Coffee beans", "price": 12_000, "initialStock": 5 });
     served.secret.post("/v1/products", &body).await.expect(StatusCode::CREATED).text("id")

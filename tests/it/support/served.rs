@@ -78,10 +78,19 @@ impl Served {
 
     /// Asks it to stop, as an orchestrator does.
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Presses Ctrl-C.
+    pub fn interrupt(&self) {
+        self.signal(libc::SIGINT);
+    }
+
+    fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         // SAFETY: sends a signal to a process that this test started and has not waited for.
         #[expect(unsafe_code, reason = "std can only kill")]
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0);
     }
 
