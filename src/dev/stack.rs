@@ -3,7 +3,10 @@
 //! Order: database, schema, keys, fake PG, API and worker, demo checkout; stopped in reverse. Data lives in one
 //! directory and survives a restart; a port that is taken is replaced by the next free one.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,10 +177,23 @@ impl DevKeys {
             publishable_key: publishable.expose_secret().to_owned(),
             token_secret: random() + &random(),
         };
-        std::fs::write(&file, serde_json::to_string_pretty(&made)?)
+        write_private(&file, &serde_json::to_string_pretty(&made)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(made)
     }
+}
+
+/// Writes a file that only its owner can read, whole or not at all: half a file would stop every later start.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let unfinished = file.with_extension("new");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    std::fs::rename(&unfinished, file)
 }
 
 struct Stack<'a> {
@@ -338,4 +354,24 @@ ready"#,
         version = env!("CARGO_PKG_VERSION"),
         database = database.describe(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_keys_are_for_their_owners_eyes() {
+        let dir = std::env::temp_dir().join(format!("paygauge-keys-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&dir).expect("a directory");
+        let file = dir.join("keys.json");
+        std::fs::write(dir.join("keys.new"), "left by a crash").expect("writable");
+        write_private(&file, "secret").expect("writable");
+        let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read_to_string(&file).expect("readable")), (0o600, "secret".to_owned()));
+        assert_eq!(std::fs::read_dir(&dir).expect("readable").count(), 1, "nothing is left beside it");
+        std::fs::remove_dir_all(&dir).expect("ours");
+    }
 }
