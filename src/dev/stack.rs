@@ -298,11 +298,12 @@ async fn listen_near(port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", 0)).await.context("no free port")
 }
 
-/// Two products to buy, unless there are some; returns one of them.
+/// Two products to buy, unless there are some; returns one for the printed lines, if possible one that can be bought.
 async fn seed(app: &App) -> anyhow::Result<catalogue::ProductView> {
-    let there = catalogue::list(app, None, 1).await?;
-    if let Some(product) = there.into_iter().next() {
-        return Ok(product);
+    let there = catalogue::list(app, None, 100).await?;
+    let sells = |product: &&catalogue::ProductView| product.active && product.available > 0;
+    if let Some(product) = there.iter().find(sells).or(there.first()) {
+        return Ok(product.clone());
     }
     let actor = Actor { name: "system".to_owned(), trace_id: None };
     let won = |minor| Money::new(minor, Currency::KRW);
