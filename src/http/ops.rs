@@ -71,9 +71,10 @@ async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
 }
 
 async fn readyz(State(state): State<OpsState>) -> impl IntoResponse {
-    let mut checks = vec![Check::of("database", database(state.app.as_ref()).await)];
+    let database = Check::of("database", database(state.app.as_ref()).await);
     let worker_late = state.app.as_ref().map_or(DATABASE_WITHIN, |app| app.settings.worker_lease);
-    checks.extend(own_checks(&state.readiness, clock::now(), worker_late));
+    let mut checks = own_checks(&state.readiness, &database, clock::now(), worker_late);
+    checks.insert(0, database);
     let is_ready = checks.iter().all(|check| check.ok);
     let (code, status) =
         if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
@@ -93,8 +94,10 @@ async fn database(app: Option<&Arc<App>>) -> Option<String> {
     }
 }
 
-fn own_checks(readiness: &Readiness, now: DateTime<Utc>, worker_late: Duration) -> Vec<Check> {
-    let migrated = (!readiness.is_migrated()).then(|| "run paygauge migrate".to_owned());
+fn own_checks(readiness: &Readiness, database: &Check, now: DateTime<Utc>, worker_late: Duration) -> Vec<Check> {
+    // Whoever reads this at night must not migrate a database that is merely away.
+    let missing = if database.ok { "run paygauge migrate" } else { "not known without the database" };
+    let migrated = (!readiness.is_migrated()).then(|| missing.to_owned());
     let running = readiness.is_shutting_down().then(|| "shutting down".to_owned());
     let mut checks = vec![Check::of("migrations", migrated), Check::of("running", running)];
     if readiness.is_worker_expected() {
@@ -118,7 +121,7 @@ mod tests {
     use super::*;
 
     fn failing(readiness: &Readiness, now: DateTime<Utc>) -> Vec<&'static str> {
-        let checks = own_checks(readiness, now, Duration::from_secs(60));
+        let checks = own_checks(readiness, &Check::of("database", None), now, Duration::from_secs(60));
         checks.iter().filter(|check| !check.ok).map(|check| check.name).collect()
     }
 
@@ -144,6 +147,7 @@ mod tests {
         for (path, status, part) in [
             ("/livez", 200, "alive"),
             ("/readyz", 503, r#"{"name":"database","ok":false,"reason":"not connected yet"}"#),
+            ("/readyz", 503, r#"{"name":"migrations","ok":false,"reason":"not known without the database"}"#),
             ("/metrics", 200, "payments_operations_total"),
             ("/nowhere", 404, "route_not_found"),
         ] {
