@@ -105,7 +105,7 @@ impl Config {
             settings,
             log_format: read.log_format(),
             log_filter: read.log_filter(),
-            otlp_endpoint: read.text("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            otlp_endpoint: read.otlp_endpoint(),
         };
         read.finish(config)
     }
@@ -219,6 +219,7 @@ mod tests {
             ("PAYGAUGE_LOG_FORMAT", "xml"),
             ("PAYGAUGE_TOKEN_SECRET", "short"),
             ("PAYGAUGE_LOG", "paygauge=loud"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
             ("PAYGAUGE_DB_CONNECTIONS_MAX", "1"),
             ("TOSS_BASE_URL", "ftp://pg.example"),
             ("TOSS_CONFIRM_TIMEOUT_SECONDS", "18446744073709551615"),

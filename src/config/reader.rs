@@ -225,6 +225,16 @@ impl Reader {
         settings
     }
 
+    pub(super) fn otlp_endpoint(&mut self) -> Option<String> {
+        let endpoint = self.text("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+        let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains(char::is_whitespace)) {
+            self.mistakes
+                .push(format!("OTEL_EXPORTER_OTLP_ENDPOINT: {endpoint:?} is not http://host:port or https://…"));
+        }
+        Some(endpoint)
+    }
+
     pub(super) fn log_filter(&mut self) -> String {
         let filter = self.text("PAYGAUGE_LOG").unwrap_or_else(|| "info".to_owned());
         if let Err(error) = telemetry::check_log_filter(&filter) {

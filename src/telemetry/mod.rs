@@ -56,7 +56,8 @@ pub fn check_log_filter(filter: &str) -> Result<(), TelemetryError> {
 }
 
 fn parse_log_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter).map_err(|source| TelemetryError::LogFilter { filter: filter.to_owned(), source })
+    EnvFilter::try_new(filter)
+        .map_err(|error| TelemetryError::LogFilter { filter: filter.to_owned(), reason: error.to_string() })
 }
 
 /// What telemetry needs to know.
@@ -80,20 +81,20 @@ pub struct TelemetryConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `log_filter` cannot be read.
-    #[error("the log filter {filter:?} cannot be read: {source}")]
+    #[error("the log filter {filter:?} cannot be read: {reason}")]
     LogFilter {
         /// As configured.
         filter: String,
-        /// What is wrong with it.
-        source: tracing_subscriber::filter::ParseError,
+        /// What is wrong with it; as text, since this cause repeats its own causes.
+        reason: String,
     },
     /// `otlp_endpoint` cannot be used.
-    #[error("spans cannot be sent to {endpoint:?}: {source}")]
+    #[error("spans cannot be sent to {endpoint:?}: {reason}")]
     OtlpEndpoint {
         /// As configured.
         endpoint: String,
-        /// What is wrong with it.
-        source: opentelemetry_otlp::ExporterBuildError,
+        /// What is wrong with it; as text, since this cause repeats its own causes.
+        reason: String,
     },
 }
 
@@ -217,7 +218,7 @@ fn span_processor(endpoint: &str) -> Result<BatchSpanProcessor, TelemetryError> 
         .with_endpoint(traces_url(endpoint))
         .with_timeout(EXPORT_TIMEOUT)
         .build()
-        .map_err(|source| TelemetryError::OtlpEndpoint { endpoint: endpoint.to_owned(), source })?;
+        .map_err(|error| TelemetryError::OtlpEndpoint { endpoint: endpoint.to_owned(), reason: error.to_string() })?;
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(SPAN_QUEUE)
         .with_max_export_batch_size(SPAN_BATCH)
@@ -330,6 +331,8 @@ mod tests {
     fn what_cannot_be_read_is_refused_with_its_name() {
         let error = init(TelemetryConfig { log_filter: "a=b=c".to_owned(), ..config() }).expect_err("not a filter");
         assert!(error.to_string().contains("a=b=c"), "{error}");
+        let whole = format!("{:#}", anyhow::Error::from(error));
+        assert_eq!(whole.matches("error parsing level filter").count(), 1, "{whole}");
         let endpoint = Some("http://exa mple:4318".to_owned());
         let error = init(TelemetryConfig { otlp_endpoint: endpoint, ..config() }).expect_err("not a URL");
         assert!(error.to_string().contains("exa mple"), "{error}");
