@@ -7,7 +7,8 @@ use pg_mock::{Behaviour, Rule};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::shop::{Order, Shop, ShopOptions, confirm_body, http};
+use crate::support::eventually;
+use crate::support::shop::{Order, PATIENCE, Shop, ShopOptions, confirm_body, http};
 
 fn error_before(status: u16, code: &str) -> Behaviour {
     Behaviour::ErrorBefore { status, code: code.to_owned() }
@@ -147,8 +148,12 @@ async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
     let (order, key, _) = awaiting(&shop, &product).await;
     // This inquiry sees the account before the deposit, and is told so after it.
     shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }));
+    let before = shop.mock.book().calls.lookup;
     let deposit = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        eventually("the inquiry is on its way", PATIENCE, async || {
+            (shop.mock.book().calls.lookup > before).then_some(())
+        })
+        .await;
         shop.mock.deposit(&key);
         deliver(&shop, &shop.mock.webhook_body(&key)).await;
         read_webhooks(&shop).await;
