@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::shop::{Order, PATIENCE, Shop, ShopOptions, confirm_body, http};
+use crate::support::shop::{PATIENCE, Shop, ShopOptions, confirm_body, http};
 
 fn error_before(status: u16, code: &str) -> Behaviour {
     Behaviour::ErrorBefore { status, code: code.to_owned() }
@@ -30,14 +30,6 @@ async fn deliver(shop: &Shop, body: &Value) {
 
 async fn read_webhooks(shop: &Shop) {
     webhook::apply_batch(shop.running.app(), None).await.expect("a batch");
-}
-
-async fn awaiting(shop: &Shop, product: &str) -> (Order, String, String) {
-    let order = shop.order(product, 1).await;
-    let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
-    let answer = shop.confirm(&order, &key).await.expect(StatusCode::OK);
-    assert_eq!(answer.text("status"), "awaiting_deposit");
-    (order, key, answer.text("id"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +79,13 @@ async fn a_webhook_during_a_confirm_neither_doubts_nor_repeats_it() {
     let notice = async {
         shop.order_becomes(&order.id, "confirming").await;
         deliver(&shop, &forged).await;
-        tokio::time::sleep(Duration::from_millis(550)).await;
+        eventually("the notice is read", PATIENCE, async || {
+            (shop.count("select count(*) from webhook_inbox where processed_at is not null").await == 1).then_some(())
+        })
+        .await;
+        // Recovery goes by these two columns: the intent still belongs to its request.
+        let left_alone = "select count(*) from payments where doubt is null and inquire_at > now()";
+        assert_eq!(shop.count(left_alone).await, 1);
         (shop.mock.book().calls.confirm, shop.kinds(&order.id).await)
     };
     let (_, (confirms, kinds)) = tokio::join!(shop.confirm(&order, &key), notice);
@@ -145,7 +143,7 @@ async fn a_confirm_that_was_never_sent_is_not_being_checked_once_its_order_has_e
 async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
     let shop = Shop::without_worker().await;
     let product = shop.product(12_000, 5).await;
-    let (order, key, _) = awaiting(&shop, &product).await;
+    let (order, key, _) = shop.awaiting_deposit(&product).await;
     // This inquiry sees the account before the deposit, and is told so after it.
     shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }));
     let before = shop.mock.book().calls.lookup;
@@ -169,7 +167,7 @@ async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
 async fn a_refused_cancel_of_an_order_is_replayed_after_the_order_has_expired() {
     let shop = Shop::without_worker().await;
     let product = shop.product(12_000, 5).await;
-    let (order, ..) = awaiting(&shop, &product).await;
+    let (order, ..) = shop.awaiting_deposit(&product).await;
     shop.mock.script(Rule::cancel(error_before(403, "NOT_CANCELABLE_PAYMENT")));
     let (path, body) = (format!("/v1/orders/{}/cancel", order.id), json!({ "reason": "no" }));
     let first = order.buyer.post_as(&path, &body, "k-1").await;
@@ -296,7 +294,7 @@ async fn a_decline_after_the_hold_has_ended_ends_the_order() {
 async fn a_refund_whose_account_was_lost_is_refused_after_the_quarantine_and_can_be_asked_for_again() {
     let shop = Shop::without_worker().await;
     let product = shop.product(12_000, 5).await;
-    let (order, key, payment) = awaiting(&shop, &product).await;
+    let (order, key, payment) = shop.awaiting_deposit(&product).await;
     shop.mock.deposit(&key);
     recover(&shop).await;
     let account = json!({ "bankCode": "88", "accountNumber": "110123456789", "holder": "Kim" });

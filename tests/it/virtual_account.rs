@@ -6,21 +6,13 @@ use pg_mock::{Behaviour, Rule};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::support::shop::{Order, Shop, ShopOptions};
-
-async fn awaiting(shop: &Shop, product: &str) -> (Order, String, String) {
-    let order = shop.order(product, 1).await;
-    let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
-    let answer = shop.confirm(&order, &key).await.expect(StatusCode::OK);
-    assert_eq!(answer.text("status"), "awaiting_deposit");
-    (order, key, answer.text("id"))
-}
+use crate::support::shop::{Shop, ShopOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_waits_for_the_deposit_and_is_paid_by_it() {
     let shop = Shop::open().await;
     let product = shop.product(12_000, 5).await;
-    let (order, key, payment) = awaiting(&shop, &product).await;
+    let (order, key, payment) = shop.awaiting_deposit(&product).await;
     let now = shop.payment_now(&payment).await;
     assert!(now.body["deposit"]["accountNumber"].is_string() && now.body["deposit"]["dueAt"].is_string());
     assert_eq!(now.text("orderStatus"), "awaiting_deposit");
@@ -35,7 +27,7 @@ async fn an_order_waits_for_the_deposit_and_is_paid_by_it() {
 async fn a_deposit_is_noticed_without_any_webhook() {
     let shop = Shop::with(ShopOptions { webhooks: false, ..ShopOptions::default() }).await;
     let product = shop.product(12_000, 5).await;
-    let (order, key, _) = awaiting(&shop, &product).await;
+    let (order, key, _) = shop.awaiting_deposit(&product).await;
     shop.mock.deposit(&key);
     shop.order_becomes(&order.id, "paid").await;
     shop.close().await;
@@ -45,7 +37,7 @@ async fn a_deposit_is_noticed_without_any_webhook() {
 async fn a_reversed_deposit_is_the_one_legal_step_back() {
     let shop = Shop::open().await;
     let product = shop.product(12_000, 5).await;
-    let (order, key, payment) = awaiting(&shop, &product).await;
+    let (order, key, payment) = shop.awaiting_deposit(&product).await;
     shop.mock.deposit(&key);
     shop.order_becomes(&order.id, "paid").await;
     shop.mock.reverse_deposit(&key);
@@ -62,7 +54,7 @@ async fn no_deposit_until_the_due_date_expires_the_order() {
     let mock = pg_mock::Options { deposit_due: Duration::from_secs(2), ..pg_mock::Options::default() };
     let shop = Shop::with(ShopOptions { mock, ..ShopOptions::default() }).await;
     let product = shop.product(12_000, 5).await;
-    let (order, _, payment) = awaiting(&shop, &product).await;
+    let (order, _, payment) = shop.awaiting_deposit(&product).await;
     shop.order_becomes(&order.id, "expired").await;
     shop.payment_becomes(&payment, "expired").await;
     assert_eq!(shop.available(&product).await, 5);
@@ -73,7 +65,7 @@ async fn no_deposit_until_the_due_date_expires_the_order() {
 async fn an_account_is_closed_before_its_deposit() {
     let shop = Shop::open().await;
     let product = shop.product(12_000, 5).await;
-    let (order, _, payment) = awaiting(&shop, &product).await;
+    let (order, _, payment) = shop.awaiting_deposit(&product).await;
     let part = shop.cancel(&payment, &json!({ "reason": "half", "amount": 6_000 })).await;
     part.problem(StatusCode::UNPROCESSABLE_ENTITY, "partial_cancel_not_allowed");
     let path = format!("/v1/orders/{}/cancel", order.id);
@@ -88,7 +80,7 @@ async fn an_account_is_closed_before_its_deposit() {
 async fn a_paid_account_is_refunded_to_an_account_of_the_buyers() {
     let shop = Shop::open().await;
     let product = shop.product(12_000, 5).await;
-    let (order, key, payment) = awaiting(&shop, &product).await;
+    let (order, key, payment) = shop.awaiting_deposit(&product).await;
     shop.mock.deposit(&key);
     shop.order_becomes(&order.id, "paid").await;
     let without = shop.cancel(&payment, &json!({ "reason": "back" })).await;

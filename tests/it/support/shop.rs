@@ -160,6 +160,16 @@ impl Shop {
         (order, answer.text("id"))
     }
 
+    /// Places an order of one unit and has a virtual account issued for it; returns the order, the PG's key and the
+    /// payment's id.
+    pub async fn awaiting_deposit(&self, product: &str) -> (Order, String, String) {
+        let order = self.order(product, 1).await;
+        let key = self.mock.pay_by_virtual_account(&order.id, order.amount);
+        let answer = self.confirm(&order, &key).await.expect(StatusCode::OK);
+        assert_eq!(answer.text("status"), "awaiting_deposit");
+        (order, key, answer.text("id"))
+    }
+
     /// Cancels with the secret key and a fresh idempotency key.
     pub async fn cancel(&self, payment: &str, body: &Value) -> Answer {
         self.secret.post_with_key(&format!("/v1/payments/{payment}/cancel"), body).await
