@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use self::reader::Reader;
 pub use self::settings::{BuyerCancel, Settings};
+use crate::crash::CrashSwitch;
 use crate::db::connect::DbConfig;
 use crate::provider::toss::TossConfig;
 use crate::telemetry::LogFormat;
@@ -73,6 +74,8 @@ pub struct Config {
     pub log_filter: String,
     /// Where traces go.
     pub otlp_endpoint: Option<String>,
+    /// Where tests make this process die; nowhere unless armed.
+    pub crash: CrashSwitch,
 }
 
 impl Config {
@@ -106,6 +109,7 @@ impl Config {
             log_format: read.log_format(),
             log_filter: read.log_filter(),
             otlp_endpoint: read.otlp_endpoint(),
+            crash: read.crash(environment),
         };
         read.finish(config)
     }

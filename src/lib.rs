@@ -5,6 +5,7 @@
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod db;
 #[cfg(feature = "dev")]
 pub mod dev;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use paygauge::config::{self, Config};
+use paygauge::crash::CrashSwitch;
 use paygauge::db::{Db, connect};
 use paygauge::domain::ids::KeyId;
 use paygauge::http::auth::keys::{self, Role};
@@ -120,7 +121,7 @@ async fn migrate(config: connect::DbConfig) -> anyhow::Result<()> {
 }
 
 async fn keys(config: connect::DbConfig, action: KeysAction) -> anyhow::Result<()> {
-    let db = Db::new(connect::pool(&config).await?, config.pool_connections_max);
+    let db = Db::new(connect::pool(&config).await?, config.pool_connections_max, CrashSwitch::default());
     match action {
         KeysAction::Create { role, label } => {
             let Some(role) = Role::parse(&role) else {

@@ -189,9 +189,10 @@ impl Running {
 
 async fn build(config: &Config) -> anyhow::Result<Arc<App>> {
     let pool = connect::pool(&config.database).await?;
-    let db = Db::new(pool, config.database.pool_connections_max);
+    let db = Db::new(pool, config.database.pool_connections_max, config.crash.clone());
     let toss = Toss::new(config.toss.clone())?;
-    let provider = Door::new(Arc::new(toss), ProviderLabel::Toss, config.settings.provider_deadline);
+    let provider =
+        Door::new(Arc::new(toss), ProviderLabel::Toss, config.settings.provider_deadline, config.crash.clone());
     Ok(Arc::new(App {
         db,
         provider,

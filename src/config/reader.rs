@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::{BuyerCancel, Environment, Roles, Settings};
+use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
 use crate::provider::toss::TossConfig;
 use crate::telemetry::{self, LogFormat};
@@ -223,6 +224,23 @@ impl Reader {
         };
         self.mistakes.extend(settings.mistakes());
         settings
+    }
+
+    /// Where a test wants this process to die. Only builds with the feature `dev` can, and never with real money.
+    pub(super) fn crash(&mut self, environment: Option<Environment>) -> CrashSwitch {
+        let switch = CrashSwitch::default();
+        let Some(text) = self.text("PAYGAUGE_CRASH_AT") else { return switch };
+        #[cfg(feature = "dev")]
+        if environment == Some(Environment::Test)
+            && let Some(plan) = crate::crash::CrashPlan::parse(&text)
+        {
+            switch.arm(plan);
+            return switch;
+        }
+        self.mistakes.push(format!(
+            "PAYGAUGE_CRASH_AT is for tests of builds with the feature dev only: {text:?} {environment:?}"
+        ));
+        switch
     }
 
     pub(super) fn otlp_endpoint(&mut self) -> Option<String> {

@@ -28,6 +28,7 @@ use diesel_async::AsyncConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::bb8;
 
+use crate::crash::{CrashPoint, CrashSwitch};
 use crate::telemetry::labels::{Tx, TxResult};
 use crate::telemetry::ledger::{self, Step};
 use crate::telemetry::record;
@@ -108,6 +109,7 @@ pub struct Db {
     pool: bb8::Pool<Conn>,
     connections_max: u32,
     pending: Arc<AtomicU32>,
+    crash: CrashSwitch,
 }
 
 tokio::task_local! {
@@ -124,8 +126,8 @@ pub fn holds_connection() -> bool {
 impl Db {
     /// Wraps a pool made by [`connect::pool`].
     #[must_use]
-    pub fn new(pool: bb8::Pool<Conn>, connections_max: u32) -> Self {
-        Self { pool, connections_max, pending: Arc::default() }
+    pub fn new(pool: bb8::Pool<Conn>, connections_max: u32, crash: CrashSwitch) -> Self {
+        Self { pool, connections_max, pending: Arc::default(), crash }
     }
 
     /// Connections as they are now, for the gauges.
@@ -151,9 +153,22 @@ impl Db {
         let mut conn = self.connection().await?;
         let busy = Instant::now();
         let done = HOLDS_CONNECTION
-            .scope((), Box::pin(async { conn.transaction(async |conn| work(conn).await.map_err(TxError::Work)).await }))
+            .scope(
+                (),
+                Box::pin(async {
+                    conn.transaction(async |conn| {
+                        let done = work(conn).await.map_err(TxError::Work)?;
+                        self.crash.reach(CrashPoint::Uncommitted(tx)).await;
+                        Ok(done)
+                    })
+                    .await
+                }),
+            )
             .await;
         drop(conn);
+        if done.is_ok() {
+            self.crash.reach(CrashPoint::Committed(tx)).await;
+        }
         let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
         record::transaction(tx, result, busy.elapsed());
         ledger::add(Step::Db, started.elapsed());
@@ -184,11 +199,29 @@ impl Db {
         let conn = self.pool.get().await;
         drop(waiting);
         record::pool_wait(started.elapsed());
-        conn.map_err(|error| {
+        let conn = conn.map_err(|error| {
             record::pool_timeout();
             DbError::Unavailable(error.to_string())
-        })
+        })?;
+        #[cfg(feature = "dev")]
+        let conn = counting(conn, &self.crash);
+        Ok(conn)
     }
+}
+
+/// Lets the crash switch count this connection's statements, if it wants to.
+#[cfg(feature = "dev")]
+fn counting<'a>(mut conn: bb8::PooledConnection<'a, Conn>, crash: &CrashSwitch) -> bb8::PooledConnection<'a, Conn> {
+    use diesel::connection::InstrumentationEvent;
+    if crash.counts_statements() {
+        let crash = crash.clone();
+        conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if matches!(event, InstrumentationEvent::FinishQuery { .. }) {
+                crash.statement_ended();
+            }
+        });
+    }
+    conn
 }
 
 /// Counts whoever waits for a connection, also if that one gives up.

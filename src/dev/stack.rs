@@ -21,6 +21,7 @@ use super::checkout::{self, CheckoutConfig};
 use super::postgres::{self, Cluster, Lifetime};
 use crate::app::App;
 use crate::config::{self, BuyerCancel, Config, DevVars, Environment, Roles, Settings};
+use crate::crash::CrashSwitch;
 use crate::db::Db;
 use crate::db::connect::{self, DbConfig};
 use crate::domain::money::{Currency, Money};
@@ -205,7 +206,11 @@ struct Stack<'a> {
 impl Stack<'_> {
     async fn run(&self, database: &Database) -> anyhow::Result<()> {
         let database_config = database.prepare().await?;
-        let db = Db::new(connect::pool(&database_config).await?, database_config.pool_connections_max);
+        let db = Db::new(
+            connect::pool(&database_config).await?,
+            database_config.pool_connections_max,
+            CrashSwitch::default(),
+        );
         let dev_keys = DevKeys::load_or_make(self.data_dir, &db).await?;
         drop(db);
         let (api, ops) = (listen_near(8080).await?, listen_near(9464).await?);
@@ -284,6 +289,7 @@ impl Stack<'_> {
             log_format: LogFormat::Human,
             log_filter: String::new(),
             otlp_endpoint: self.vars.otlp_endpoint.clone(),
+            crash: CrashSwitch::default(),
         }
     }
 }

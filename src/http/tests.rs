@@ -17,6 +17,7 @@ use super::problem::Code;
 use super::{AppState, openapi, router, routes};
 use crate::app::{App, Nudges};
 use crate::config::Settings;
+use crate::crash::CrashSwitch;
 use crate::db::{Conn, Db};
 use crate::domain::ids::OrderId;
 use crate::provider::call::Door;
@@ -41,8 +42,8 @@ fn api() -> (AppState, Router) {
     let provider = Arc::new(Toss::new(toss).expect("a client"));
     let settings = Settings::default();
     let app = App {
-        db: Db::new(pool, 2),
-        provider: Door::new(provider, ProviderLabel::Toss, settings.provider_deadline),
+        db: Db::new(pool, 2, CrashSwitch::default()),
+        provider: Door::new(provider, ProviderLabel::Toss, settings.provider_deadline, CrashSwitch::default()),
         settings,
         tasks: tokio_util::task::TaskTracker::new(),
         nudges: Nudges::default(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tracing::Instrument;
 
 use super::{CancelRequest, ConfirmRequest, Exchange, Notice, Provider};
+use crate::crash::{CrashPoint, CrashSwitch};
 use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, PaymentKey};
 use crate::domain::ids::OrderId;
 use crate::telemetry::labels::{ProviderLabel, ProviderOperation, ProviderOutcome};
@@ -40,13 +41,14 @@ pub struct Door {
     provider: Arc<dyn Provider>,
     label: ProviderLabel,
     deadline: Duration,
+    crash: CrashSwitch,
 }
 
 impl Door {
     /// Opens the door to `provider`; no call lasts longer than `deadline`.
     #[must_use]
-    pub fn new(provider: Arc<dyn Provider>, label: ProviderLabel, deadline: Duration) -> Self {
-        Self { provider, label, deadline }
+    pub fn new(provider: Arc<dyn Provider>, label: ProviderLabel, deadline: Duration, crash: CrashSwitch) -> Self {
+        Self { provider, label, deadline, crash }
     }
 
     /// The PG's name.
@@ -132,6 +134,7 @@ impl Door {
             http_status = tracing::field::Empty,
             pg_code = tracing::field::Empty,
         );
+        self.crash.reach(CrashPoint::Calling(operation)).await;
         let _in_flight = record::provider_active(self.label, operation);
         let started = Instant::now();
         let exchange = tokio::time::timeout(self.deadline, call.instrument(span.clone())).await.unwrap_or_else(|_| {
@@ -139,6 +142,7 @@ impl Door {
             Exchange { answer: unknown(doubt), http_status: None, code: None, provider_trace_id: None }
         });
         let elapsed = started.elapsed();
+        self.crash.reach(CrashPoint::Answered(operation)).await;
         let outcome = outcome(&exchange.answer);
         span.record("outcome", outcome.as_str());
         span.record("http_status", exchange.http_status);

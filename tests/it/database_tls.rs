@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use paygauge::crash::CrashSwitch;
 use paygauge::db::connect::{self, ConnectError, DbConfig};
 use paygauge::db::{Db, DbError, overview};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -136,7 +137,7 @@ async fn require_encrypts_and_asks_for_no_certificate() {
     }
     // The whole pool goes this way.
     let config = door.config("127.0.0.1", "require", None);
-    let db = Db::new(connect::pool(&config).await.expect("a pool"), 2);
+    let db = Db::new(connect::pool(&config).await.expect("a pool"), 2, CrashSwitch::default());
     db.read(async |conn| overview::ping(conn).await).await.map_err(|error: DbError| error).expect("an answer");
     // What is preferred is taken where it is offered.
     assert!(door.reach(NAME, "prefer", None).await.expect("a connection"));

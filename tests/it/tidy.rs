@@ -36,7 +36,8 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["config"],
     &["db", "provider"],
-    &["telemetry", "clock", "crash"],
+    &["crash"],
+    &["telemetry", "clock"],
     &["domain"],
 ];
 

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
+use paygauge::crash::CrashSwitch;
 use paygauge::db::Db;
 use paygauge::db::connect::{self, DbConfig};
 use paygauge::http::auth::keys::{self, Role};
@@ -56,7 +57,7 @@ impl Served {
         })
         .await;
         let at = |name: &str| format!("http://{}", serving[name].as_str().expect("an address"));
-        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2);
+        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
         let (_, secret) = keys::create(&db, Role::Secret, "test").await.expect("a key");
         let (base, ops) = (at("api"), at("ops"));
         let secret = Client::new(&base, secret.expose_secret());

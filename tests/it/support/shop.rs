@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use paygauge::config::{BuyerCancel, Config, Environment, Roles, Settings};
+use paygauge::crash::CrashSwitch;
 use paygauge::db::connect::DbConfig;
 use paygauge::http::auth::keys::{self, Role};
 use paygauge::provider::toss::TossConfig;
@@ -259,6 +260,7 @@ pub fn config(database: DbConfig, pg_url: &str, roles: Roles, settings: Settings
         log_format: LogFormat::Json,
         log_filter: "info".to_owned(),
         otlp_endpoint: None,
+        crash: CrashSwitch::default(),
     }
 }
 
