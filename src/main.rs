@@ -4,12 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use paygauge::config::{self, Config};
-use paygauge::crash::CrashSwitch;
-use paygauge::db::{Db, connect};
-use paygauge::domain::ids::KeyId;
-use paygauge::http::auth::keys::{self, Role};
+use paygauge::db::connect;
 use paygauge::serve;
-use secrecy::ExposeSecret;
+
+mod cli;
 
 #[derive(Parser)]
 #[command(name = "paygauge", version, about = "An observability-first payments backend.")]
@@ -32,7 +30,7 @@ enum Command {
     /// Make, list and revoke API keys.
     Keys {
         #[command(subcommand)]
-        action: KeysAction,
+        action: cli::keys::KeysAction,
     },
 }
 
@@ -46,33 +44,13 @@ struct DevArgs {
     data_dir: std::path::PathBuf,
 }
 
-#[derive(Subcommand)]
-enum KeysAction {
-    /// Make a key and show it once.
-    Create {
-        /// `secret` (the shop's server) or `publishable` (the browser).
-        #[arg(long)]
-        role: String,
-        /// What you call it.
-        #[arg(long)]
-        label: String,
-    },
-    /// List the keys; never their secret halves.
-    List,
-    /// Revoke a key at once (running servers follow within seconds).
-    Revoke {
-        /// Its id, `key_…`.
-        id: String,
-    },
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Dev(cli.dev)) {
         Command::Dev(args) => dev(args),
         Command::Serve => serve_from_env(),
         Command::Migrate => with_database(migrate),
-        Command::Keys { action } => with_database(move |config| keys(config, action)),
+        Command::Keys { action } => with_database(move |config| cli::keys::run(config, action)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,32 +94,6 @@ async fn migrate(config: connect::DbConfig) -> anyhow::Result<()> {
     }
     for version in applied {
         println!("applied {version}");
-    }
-    Ok(())
-}
-
-async fn keys(config: connect::DbConfig, action: KeysAction) -> anyhow::Result<()> {
-    let db = Db::new(connect::pool(&config).await?, config.pool_connections_max, CrashSwitch::default());
-    match action {
-        KeysAction::Create { role, label } => {
-            let Some(role) = Role::parse(&role) else {
-                anyhow::bail!("--role can be secret or publishable, not {role:?}");
-            };
-            anyhow::ensure!((1..=100).contains(&label.chars().count()), "--label takes 1 to 100 characters");
-            let (id, key) = keys::create(&db, role, &label).await?;
-            println!("{id}\n{}\nKeep it safe: it is not shown again.", key.expose_secret());
-        }
-        KeysAction::List => {
-            for key in keys::list(&db).await? {
-                let state = key.revoked_at.map_or_else(|| "active".to_owned(), |at| format!("revoked {at}"));
-                println!("{}  {:<11}  {}  {state}  {}", key.id, key.role, key.created_at, key.label);
-            }
-        }
-        KeysAction::Revoke { id } => {
-            let id: KeyId = id.parse()?;
-            anyhow::ensure!(keys::revoke(&db, id).await?, "there is no active key {id}");
-            println!("revoked {id}");
-        }
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[];
 /// The picture of the design: everything may import what stands further down, nothing of its own row or above.
 /// `main` and `lib` put the pieces together and are free.
 const LAYERS: &[&[&str]] = &[
+    &["cli"],
     &["dev"],
     &["serve"],
     &["http", "worker"],
