@@ -139,7 +139,7 @@ fn open_payment(gateway: &Gateway, request: &Request) -> Result<Reply, Refused> 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ConsoleCancel {
+struct Amount {
     amount: i64,
 }
 
@@ -151,9 +151,13 @@ fn take_step(gateway: &Gateway, request: &Request, payment_key: &str, step: &str
         }
         "deposit" => gateway.deposit(payment_key),
         "reverse-deposit" => gateway.reverse_deposit(payment_key),
+        "deposit-anyway" => {
+            let wanted: Amount = body(request)?;
+            gateway.deposit_anyway(payment_key, wanted.amount)
+        }
         "expire" => gateway.expire(payment_key),
         "cancel" => {
-            let wanted: ConsoleCancel = body(request)?;
+            let wanted: Amount = body(request)?;
             gateway.cancel_in_console(payment_key, wanted.amount)
         }
         _ => return Err((404, format!("no such step: {step}"))),

@@ -143,6 +143,18 @@ impl Gateway {
         })
     }
 
+    /// The bank takes money that it should have refused: of another amount, or into an account that is closed or over.
+    pub fn deposit_anyway(&self, payment_key: &str, amount: i64) -> Result<(), Misuse> {
+        let unpaid = [Status::WaitingForDeposit, Status::Canceled, Status::Expired];
+        self.step(payment_key, &unpaid, |payment| {
+            if payment.method == Method::VirtualAccount && payment.approvals.is_empty() {
+                Ok(payment.deposit_anyway(Utc::now(), amount))
+            } else {
+                Err(Misuse(format!("{payment_key} is no unpaid virtual account")))
+            }
+        })
+    }
+
     /// The bank takes the deposit back.
     pub fn reverse_deposit(&self, payment_key: &str) -> Result<(), Misuse> {
         self.step(payment_key, &[Status::Done], |payment| {
@@ -162,11 +174,13 @@ impl Gateway {
 
     /// Somebody cancels in the PG's back office.
     pub fn cancel_in_console(&self, payment_key: &str, amount: i64) -> Result<(), Misuse> {
-        let cancelable = [Status::Done, Status::PartialCanceled];
+        let cancelable = [Status::Done, Status::PartialCanceled, Status::WaitingForDeposit];
         self.step(payment_key, &cancelable, |payment| {
-            if amount < 1 || amount > payment.balance() {
-                let left = payment.balance();
-                return Err(Misuse(format!("{payment_key}: {amount} is not in 1..={left}")));
+            let left = payment.balance();
+            // An account without a deposit can only be closed as a whole.
+            let least = if payment.status == Status::WaitingForDeposit { left } else { 1 };
+            if amount < least || amount > left {
+                return Err(Misuse(format!("{payment_key}: {amount} is not in {least}..={left}")));
             }
             Ok(payment.cancel(&CancelOrder {
                 at: Utc::now(),

@@ -24,7 +24,7 @@
 //! | `GET`, `POST`, `DELETE /mock/script` | reads, adds to and clears the script: a [`Rule`] or a list of them, e.g. `{"operation": "confirm", "behaviour": {"delay": {"ms": 500}}, "orderId": "…", "times": 2}`; `times` is 1 if left out, or `"always"` |
 //! | `POST /mock/webhooks` | `{"url": …, "mode": …}`, each if given; a [`WebhookMode`] |
 //! | `POST /mock/payments` | a buyer without a browser: `{"orderId", "amount"}` and, if wanted, `method`, `currency`, `orderName`, `card`; answers the authenticated payment |
-//! | `POST /mock/payments/{paymentKey}/…` | `deposit`, `reverse-deposit`, `expire`, `authenticate`, or `cancel` with `{"amount"}` as in the back office |
+//! | `POST /mock/payments/{paymentKey}/…` | `deposit`, `reverse-deposit`, `expire`, `authenticate`, `cancel` with `{"amount"}` as in the back office, or `deposit-anyway` with `{"amount"}`: a transfer that the bank should have refused |
 //! | `POST /mock/reset` | forgets everything |
 //!
 //! It shares no type with the shop's code: it is the second opinion. [`PgMock`] serves until it is
@@ -251,6 +251,15 @@ impl PgMock {
     #[track_caller]
     pub fn deposit(&self, payment_key: &str) {
         must(self.gateway.deposit(payment_key));
+    }
+
+    /// The bank takes a deposit that it should have refused: of another amount, or into an account that is closed.
+    ///
+    /// # Panics
+    /// When the payment is no unpaid virtual account.
+    #[track_caller]
+    pub fn deposit_anyway(&self, payment_key: &str, amount: i64) {
+        must(self.gateway.deposit_anyway(payment_key, amount));
     }
 
     /// The bank takes the deposit back: `DONE` → `WAITING_FOR_DEPOSIT`.

@@ -243,6 +243,14 @@ impl Payment {
         self.take(at, None)
     }
 
+    /// The bank took a deposit that it should have refused. The close of the account, if there was one, gave nothing back
+    /// and is over with it.
+    pub fn deposit_anyway(mut self, at: DateTime<Utc>, amount: i64) -> Payment {
+        self.cancels.clear();
+        self.total_amount = amount;
+        self.take(at, None)
+    }
+
     fn take(mut self, at: DateTime<Utc>, idempotency_key: Option<String>) -> Payment {
         self.status = Status::Done;
         self.approved_at = Some(at);

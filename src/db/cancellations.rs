@@ -110,6 +110,7 @@ pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgC
             cancellations::order_id.eq(order_id),
             cancellations::provider.eq(new.provider),
             cancellations::amount.eq(new.amount),
+            cancellations::moved_amount.eq(new.amount),
             cancellations::reason.eq(new.reason),
             cancellations::status.eq(CancellationStatus::Done),
             cancellations::origin.eq(CancellationOrigin::External),
@@ -239,11 +240,44 @@ pub async fn open_of(conn: &mut Conn, payment: PaymentId) -> Result<Option<Cance
     Ok(row)
 }
 
-/// `requested → done`; returns the new row.
-pub async fn set_done(conn: &mut Conn, id: CancellationId, cancel: &PgCancel) -> Result<CancellationRow, DbError> {
+/// The newest cancellation of a payment that came from a remembered cancel of its order.
+pub async fn newest_wish(conn: &mut Conn, payment: PaymentId) -> Result<Option<CancellationRow>, DbError> {
+    let row = cancellations::table
+        .filter(cancellations::payment_id.eq(payment))
+        .filter(cancellations::origin.eq(CancellationOrigin::Wish))
+        .select(CancellationRow::as_select())
+        .order(cancellations::id.desc())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// Lowers what an undecided cancellation gives back; returns its new version.
+pub async fn reduce(conn: &mut Conn, id: CancellationId, amount: i64) -> Result<i32, DbError> {
+    let version = diesel::update(cancellations::table.find(id))
+        .set((
+            cancellations::amount.eq(amount),
+            cancellations::version.eq(cancellations::version + 1),
+            cancellations::updated_at.eq(now),
+        ))
+        .returning(cancellations::version)
+        .get_result(conn)
+        .await?;
+    Ok(version)
+}
+
+/// `requested → done`, with what really went back; returns the new row.
+pub async fn set_done(
+    conn: &mut Conn,
+    id: CancellationId,
+    cancel: &PgCancel,
+    moved_amount: i64,
+) -> Result<CancellationRow, DbError> {
     let row = diesel::update(cancellations::table.find(id))
         .set((
             cancellations::status.eq(CancellationStatus::Done),
+            cancellations::moved_amount.eq(moved_amount),
             cancellations::provider_transaction_key.eq(&cancel.transaction_key),
             cancellations::canceled_at.eq(cancel.canceled_at.unwrap_or_else(crate::clock::now)),
             cancellations::doubt.eq(None::<DoubtReason>),

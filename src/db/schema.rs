@@ -109,6 +109,7 @@ diesel::table! {
         order_id -> Uuid,
         provider -> Text,
         amount -> BigInt,
+        moved_amount -> Nullable<BigInt>,
         reason -> Text,
         status -> Text,
         origin -> Text,

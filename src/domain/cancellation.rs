@@ -35,6 +35,8 @@ vocabulary! {
         Requested => "CancellationRequested",
         /// The answer was not certain.
         OutcomeUnknown => "CancellationOutcomeUnknown",
+        /// It gives back less than was asked: the PG had taken less.
+        Reduced => "CancellationReduced",
         /// The money went back.
         Done => "CancellationDone",
         /// The PG refused.
@@ -47,10 +49,10 @@ pub fn next(status: CancellationStatus, event: CancellationEvent) -> Result<Canc
     use CancellationEvent as E;
     use CancellationStatus as S;
     match (status, event) {
-        (S::Requested, E::OutcomeUnknown) => Ok(S::Requested),
+        (S::Requested, E::OutcomeUnknown | E::Reduced) => Ok(S::Requested),
         (S::Requested, E::Done) => Ok(S::Done),
         (S::Requested, E::Refused) => Ok(S::Refused),
-        (S::Requested | S::Done | S::Refused, E::Requested | E::OutcomeUnknown | E::Done | E::Refused) => {
+        (S::Requested | S::Done | S::Refused, E::Requested | E::OutcomeUnknown | E::Reduced | E::Done | E::Refused) => {
             Err(IllegalTransition { machine: "cancellation", from: status.as_str(), event: event.as_str() })
         }
     }

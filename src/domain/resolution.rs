@@ -27,6 +27,8 @@ pub struct PaymentFacts {
     pub has_cancellations: bool,
     /// How the buyer pays, if known.
     pub method: Option<Method>,
+    /// Whether the PG ever took money for it.
+    pub ever_taken: bool,
     /// Whether the virtual account's due date and its grace are over.
     pub deposit_overdue: bool,
 }
@@ -117,6 +119,8 @@ pub fn decide(payment: &PaymentFacts, evidence: Evidence) -> Verdict {
         (PaymentStatus::Ready | PaymentStatus::Declined | PaymentStatus::Expired, Evidence::Snapshot(snapshot)) => {
             closed(snapshot)
         }
+        // A virtual account that was closed, and got a deposit after all.
+        (PaymentStatus::Canceled, Evidence::Snapshot(snapshot)) if !payment.ever_taken => closed(snapshot),
         (
             PaymentStatus::PartiallyCanceled | PaymentStatus::Canceled | PaymentStatus::Reversing,
             Evidence::Snapshot(_) | Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_),

@@ -33,6 +33,9 @@ const PAUSES_MS: [u64; 9] = [300, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 3
 /// How often "the PG does not know it" must be heard, after the quarantine, to count as "never arrived".
 const NOT_FOUND_TIMES: i32 = 2;
 
+/// The refusal of a cancel that asks for more than the PG has left.
+pub(super) const BALANCE_TOO_SMALL: &str = "BALANCE_TOO_SMALL";
+
 /// How long to wait after `inquiries` tries, with up to a fifth more so that many do not fall due together.
 #[must_use]
 pub fn wait(inquiries: i32) -> Duration {
@@ -232,7 +235,7 @@ fn quarantine_over(app: &App, row: &CancellationRow) -> bool {
 fn hopeless(app: &App, row: &CancellationRow, snapshot: &Snapshot) -> Option<Refusal> {
     let compensates = row.origin == CancellationOrigin::Compensation;
     if snapshot.balance < row.amount && !compensates && snapshot.amount.is_some() {
-        return Some(Refusal { class: RefusalClass::Amount, code: "BALANCE_TOO_SMALL".to_owned() });
+        return Some(Refusal { class: RefusalClass::Amount, code: BALANCE_TOO_SMALL.to_owned() });
     }
     let lost = row.needs_account && quarantine_over(app, row) && row.not_found_count + 1 >= NOT_FOUND_TIMES;
     lost.then(|| Refusal { class: RefusalClass::RefundAccount, code: "REQUEST_LOST".to_owned() })

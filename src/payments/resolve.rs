@@ -12,7 +12,7 @@ use crate::db::orders::OrderRow;
 use crate::db::payments::{PaymentChange, PaymentRow};
 use crate::db::{self, Conn, DbError};
 use crate::domain::IllegalTransition;
-use crate::domain::cancellation::CancellationOrigin;
+use crate::domain::cancellation::{self, CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{Doubt, NotSent, Snapshot};
 use crate::domain::ids::{OrderId, PaymentId};
 use crate::domain::order::{self, OrderEvent, OrderStatus};
@@ -110,6 +110,7 @@ pub async fn resolve(
             if let Some(snapshot) = snapshot
                 && external::record(&mut step, &snapshot).await?
             {
+                step.renew_wish().await?;
                 change = Change::Decided;
             }
             let Step { conn, order, payment, follow_up, .. } = step;
@@ -133,6 +134,7 @@ fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
         amount: payment.total(),
         has_cancellations: payment.canceled_amount + payment.canceling_amount > 0,
         method: payment.method,
+        ever_taken: payment.approved_amount.is_some(),
         deposit_overdue: overdue,
     }
 }
@@ -228,12 +230,41 @@ impl Step<'_> {
         self.cancel_all(CancellationOrigin::Wish, &reason).await
     }
 
+    /// A cancel made in the PG's console came before the remembered one, which then asked for more than was left. The
+    /// buyer still wants all of it back.
+    async fn renew_wish(&mut self) -> Result<(), ResolveError> {
+        if self.payment.status != PaymentStatus::PartiallyCanceled || self.payment.canceling_amount > 0 {
+            return Ok(());
+        }
+        let wish = db::cancellations::newest_wish(self.conn, self.payment.id).await?;
+        if wish.is_some_and(|wish| wish.refusal_code.as_deref() == Some(recovery::BALANCE_TOO_SMALL)) {
+            self.honor_wish().await?;
+        }
+        Ok(())
+    }
+
+    /// The open close of a virtual account cannot give back more than the PG has taken meanwhile.
+    async fn reduce_open_cancellation(&mut self, taken: i64) -> Result<(), ResolveError> {
+        let open = db::cancellations::open_of(self.conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
+        let version = db::cancellations::reduce(self.conn, open.id, taken).await?;
+        let (from, event) = (CancellationStatus::Requested, CancellationEvent::Reduced);
+        let to = cancellation::next(from, event)?;
+        let subject = Subject::Cancellation { id: open.id, event, from: Some(from), to };
+        let detail = json!({ "amount": taken, "asked": open.amount });
+        events::append(self.conn, self.order.id, version, subject, self.origin, detail).await?;
+        Ok(())
+    }
+
     /// Gives back real money that no order may keep.
     async fn reverse(&mut self, reversal: &Reversal) -> Result<(), ResolveError> {
         let before = self.payment.status;
         let mut change = PaymentChange::decided(PaymentStatus::Reversing).with_snapshot(&reversal.snapshot);
         change.approved_amount = Some(Some(reversal.taken));
         change.approved_at = Some(Some(reversal.snapshot.approved_at.unwrap_or_else(crate::clock::now)));
+        if self.payment.canceling_amount > reversal.taken {
+            self.reduce_open_cancellation(reversal.taken).await?;
+            change.canceling_amount = Some(reversal.taken);
+        }
         let detail = json!({ "taken": reversal.taken, "cause": reversal.cause.as_str() });
         self.payment_to(PaymentEvent::ReversalStarted, change, detail).await?;
         match before {

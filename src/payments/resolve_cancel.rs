@@ -102,10 +102,12 @@ impl CancelStep<'_> {
     }
 
     async fn done(&mut self, cancel: &PgCancel) -> Result<(), ResolveError> {
-        self.row = cancellations::set_done(self.conn, self.row.id, cancel).await?;
-        self.event(CancellationEvent::Done, json!({ "amount": self.row.amount })).await?;
         let before = self.payment.status;
-        let is_empty = self.move_money(cancel).await?;
+        // An account that is closed before its deposit gives nothing back.
+        let moved = if before == PaymentStatus::AwaitingDeposit { 0 } else { self.row.amount };
+        self.row = cancellations::set_done(self.conn, self.row.id, cancel, moved).await?;
+        self.event(CancellationEvent::Done, json!({ "amount": self.row.amount, "moved": moved })).await?;
+        let is_empty = self.move_money(cancel, moved).await?;
         match before {
             PaymentStatus::Approved | PaymentStatus::PartiallyCanceled if is_empty => {
                 self.take_remaining_units().await?;
@@ -167,10 +169,9 @@ impl CancelStep<'_> {
     }
 
     /// Moves the amount from taken to canceled; `true` if nothing is left.
-    async fn move_money(&mut self, cancel: &PgCancel) -> Result<bool, ResolveError> {
-        let canceled = self.payment.canceled_amount + self.row.amount;
-        let taken = self.payment.approved_amount.unwrap_or(self.payment.amount);
-        let is_empty = canceled == taken;
+    async fn move_money(&mut self, cancel: &PgCancel, moved: i64) -> Result<bool, ResolveError> {
+        let canceled = self.payment.canceled_amount + moved;
+        let is_empty = canceled == self.payment.approved_amount.unwrap_or(0);
         let event = if is_empty { PaymentEvent::Canceled } else { PaymentEvent::PartiallyCanceled };
         let from = self.payment.status;
         let to = payment::next(from, event)?;
@@ -184,7 +185,7 @@ impl CancelStep<'_> {
         };
         self.payment = db::payments::apply(self.conn, self.payment.id, change).await?;
         let subject = Subject::Payment { id: self.payment.id, event, from: Some(from), to };
-        let detail = json!({ "amount": self.row.amount, "cancellation": self.row.id });
+        let detail = json!({ "amount": moved, "cancellation": self.row.id });
         events::append(self.conn, self.order.id, self.payment.version, subject, self.origin, detail).await?;
         Ok(is_empty)
     }

@@ -334,3 +334,90 @@ async fn a_payment_that_the_pg_does_not_know_stays_open_until_the_quarantine_is_
     assert_eq!(shop.order_now(&order.id).await.text("status"), "pending");
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_into_an_account_that_we_closed_goes_back() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    for closed_by_us in [true, false] {
+        let (order, key, payment) = shop.awaiting_deposit(&product).await;
+        if closed_by_us {
+            shop.cancel(&payment, &json!({ "reason": "changed my mind" })).await.expect(StatusCode::OK);
+        } else {
+            shop.mock.cancel_in_console(&key, 12_000);
+            recover(&shop).await;
+        }
+        let closed = shop.payment_now(&payment).await;
+        assert_eq!((closed.text("status").as_str(), closed.number("canceledAmount")), ("canceled", 0));
+        shop.mock.deposit_anyway(&key, 12_000);
+        deliver(&shop, &shop.mock.webhook_body(&key)).await;
+        read_webhooks(&shop).await;
+        assert_eq!(shop.payment_now(&payment).await.text("status"), "reversing");
+        assert_eq!(shop.order_now(&order.id).await.text("status"), "canceled");
+        // A deposit goes back only to an account of the buyer's, which a person of the shop asks for.
+        recover(&shop).await;
+        shop.mock.cancel_in_console(&key, 12_000);
+        recover(&shop).await;
+        let back = shop.payment_now(&payment).await;
+        assert_eq!((back.text("status").as_str(), back.number("canceledAmount")), ("canceled", 12_000));
+        assert_eq!((shop.available(&product).await, shop.mock.book().net(&order.id)), (5, 0));
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_that_is_too_small_is_booked_beside_an_open_close_of_its_account() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    for taken in [5_000, 15_000] {
+        let (order, key, payment) = shop.awaiting_deposit(&product).await;
+        let failing = error_before(500, "FAILED_INTERNAL_SYSTEM_PROCESSING");
+        shop.mock.script(Rule::cancel(failing));
+        let open = shop.cancel(&payment, &json!({ "reason": "changed my mind" })).await;
+        let cancellation = open.expect(StatusCode::ACCEPTED).text("id");
+        shop.mock.deposit_anyway(&key, taken);
+        deliver(&shop, &shop.mock.webhook_body(&key)).await;
+        read_webhooks(&shop).await;
+        let now = shop.payment_now(&payment).await;
+        assert_eq!((now.text("status").as_str(), now.number("approvedAmount")), ("reversing", taken));
+        let now = shop.secret.get(&format!("/v1/cancellations/{cancellation}")).await.expect(StatusCode::OK);
+        assert_eq!(now.number("amount"), taken.min(12_000));
+        for _ in 0..2 {
+            recover(&shop).await;
+        }
+        shop.mock.cancel_in_console(&key, taken);
+        for _ in 0..3 {
+            recover(&shop).await;
+        }
+        assert_eq!(shop.payment_now(&payment).await.text("status"), "canceled");
+        assert_eq!((shop.available(&product).await, shop.mock.book().net(&order.id)), (5, 0));
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remembered_cancel_takes_what_a_console_cancel_left() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.pay(&order);
+    shop.mock.script(Rule::confirm(Behaviour::ApproveThenDrop));
+    let payment = shop.confirm(&order, &key).await.expect(StatusCode::ACCEPTED).text("id");
+    let path = format!("/v1/orders/{}/cancel", order.id);
+    order.buyer.post_with_key(&path, &json!({ "reason": "no" })).await.expect(StatusCode::ACCEPTED);
+    // The PG's console comes first, and the wish asks for more than is left.
+    shop.mock.script(Rule::cancel(error_before(500, "FAILED_INTERNAL_SYSTEM_PROCESSING")));
+    recover(&shop).await;
+    recover(&shop).await;
+    shop.mock.cancel_in_console(&key, 4_000);
+    for _ in 0..3 {
+        recover(&shop).await;
+    }
+    let now = shop.payment_now(&payment).await;
+    assert_eq!((now.text("status").as_str(), now.number("canceledAmount")), ("canceled", 12_000));
+    assert_eq!(
+        (shop.order_now(&order.id).await.text("status"), shop.available(&product).await),
+        ("canceled".into(), 5)
+    );
+    shop.close().await;
+}

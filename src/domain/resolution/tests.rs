@@ -11,6 +11,7 @@ fn facts(status: PaymentStatus) -> PaymentFacts {
         amount: Money::new(1_000, Currency::KRW),
         has_cancellations: false,
         method: None,
+        ever_taken: false,
         deposit_overdue: false,
     }
 }

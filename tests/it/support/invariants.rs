@@ -61,9 +61,8 @@ const RULES: &[(&str, &str)] = &[
     (
         "what was canceled of a payment is the sum of its cancellations",
         "select p.id::text from payments p
-         where p.canceled_amount <> (select coalesce(sum(amount), 0) from cancellations c
+         where p.canceled_amount <> (select coalesce(sum(moved_amount), 0) from cancellations c
                                      where c.payment_id = p.id and c.status = 'done')
-               and not (p.status = 'canceled' and p.approved_amount is null and p.canceled_amount = 0)
             or p.canceling_amount <> (select coalesce(sum(amount), 0) from cancellations c
                                       where c.payment_id = p.id and c.status = 'requested')",
     ),
