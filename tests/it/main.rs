@@ -17,6 +17,7 @@ mod cancel;
 mod collisions;
 mod confirm;
 mod contract;
+mod crash_points;
 mod database_tls;
 mod documents;
 mod ops;

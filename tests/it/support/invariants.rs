@@ -129,13 +129,15 @@ pub async fn rules(client: &Client) {
 /// How long recovery may take after a crash: an intent belongs to its request until the PG call's deadline is over.
 const QUIET: Duration = Duration::from_secs(90);
 
+/// Counts the outcomes that are not certain.
+pub const OPEN: &str = "select (select count(*) from payments where status in ('confirming', 'reversing'))
+    + (select count(*) from cancellations where status = 'requested')
+    + (select count(*) from webhook_inbox where processed_at is null)";
+
 /// Waits until no outcome is open.
 pub async fn quiet(client: &Client) {
-    let open = "select (select count(*) from payments where status in ('confirming', 'reversing'))
-             + (select count(*) from cancellations where status = 'requested')
-             + (select count(*) from webhook_inbox where processed_at is null)";
     eventually("every outcome is certain", QUIET, async || {
-        let count: i64 = client.query_one(open, &[]).await.expect("a count").get(0);
+        let count: i64 = client.query_one(OPEN, &[]).await.expect("a count").get(0);
         (count == 0).then_some(())
     })
     .await;

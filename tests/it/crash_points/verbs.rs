@@ -1,0 +1,578 @@
+//! What can be under way when a crash comes, what the PG does meanwhile, and where it must end.
+
+use paygauge::db::events::Origin;
+use paygauge::db::idempotency::Scope;
+use paygauge::domain::evidence::PaymentKey;
+use paygauge::domain::money::{Currency, Money};
+use paygauge::domain::stock::CancelScope;
+use paygauge::payments::cancel::Canceled;
+use paygauge::payments::cancel_order::OrderCanceled;
+use paygauge::payments::confirm::Confirmed;
+use paygauge::payments::{cancel, cancel_order, confirm, expire, order, recovery, webhook};
+use pg_mock::{Behaviour, Operation, Rule};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::cell::World;
+use crate::support::eventually;
+use crate::support::shop::{Answer, Client, Order, PATIENCE, Shop, confirm_body, http};
+
+/// A step that somebody takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// A buyer places an order.
+    Order,
+    /// A buyer's payment is confirmed.
+    Confirm,
+    /// A shop cancels a third of a payment.
+    CancelPart,
+    /// A shop cancels all of a payment.
+    CancelAll,
+    /// A buyer cancels an unpaid order.
+    CancelOrder,
+    /// A webhook is taken in.
+    WebhookReceive,
+    /// A stored webhook tells of a deposit.
+    WebhookDeposit,
+    /// A stored webhook tells of a cancel whose answer was lost.
+    WebhookCanceled,
+    /// The worker ends a hold.
+    Expire,
+    /// Recovery finds that a lost confirm did nothing, and sends it again.
+    RecoverConfirm,
+    /// Recovery finds that a lost confirm was approved.
+    RecoverApproval,
+    /// Recovery finds that a lost cancel did nothing, and sends it again.
+    RecoverCancel,
+    /// Recovery finds that a lost cancel was done.
+    RecoverCanceled,
+}
+
+/// What the PG does with the call that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Approve,
+    Decline,
+    ApproveThenHang,
+    ApproveThenDrop,
+    ErrorBefore,
+    ErrorAfter,
+    Conflict,
+    Garbage,
+    Mismatch,
+    TooMany,
+    /// The same, for the second call of a verb that makes two.
+    SecondDeclines,
+    SecondDrops,
+    SecondErrs,
+}
+
+const ONE_CALL: &[Mood] = &[
+    Mood::Approve,
+    Mood::Decline,
+    Mood::ApproveThenHang,
+    Mood::ApproveThenDrop,
+    Mood::ErrorBefore,
+    Mood::ErrorAfter,
+    Mood::Conflict,
+    Mood::Garbage,
+    Mood::Mismatch,
+    Mood::TooMany,
+];
+
+const TWO_CALLS: &[Mood] = &[
+    Mood::Approve,
+    Mood::Decline,
+    Mood::ApproveThenHang,
+    Mood::ApproveThenDrop,
+    Mood::ErrorBefore,
+    Mood::ErrorAfter,
+    Mood::Conflict,
+    Mood::Garbage,
+    Mood::TooMany,
+    Mood::SecondDeclines,
+    Mood::SecondDrops,
+    Mood::SecondErrs,
+];
+
+/// A lookup that lies about a deposit makes a reversal, and a deposit goes back only by hand.
+const DEPOSIT: &[Mood] = &[
+    Mood::Approve,
+    Mood::Decline,
+    Mood::ApproveThenHang,
+    Mood::ApproveThenDrop,
+    Mood::ErrorBefore,
+    Mood::Conflict,
+    Mood::Garbage,
+    Mood::TooMany,
+];
+
+/// Money of the one order of a scene.
+const PRICE: i64 = 12_000;
+const PART: i64 = 4_000;
+/// What a PG gives back that gives back something else than it was asked for.
+const LESS: i64 = 3_000;
+
+/// What a verb works on.
+pub struct Scene {
+    product: String,
+    order: Option<Order>,
+    payment: Option<String>,
+    key: String,
+    idempotency_key: String,
+    webhook: Value,
+}
+
+impl Verb {
+    pub const ALL: &'static [Self] = &[
+        Self::Order,
+        Self::Confirm,
+        Self::CancelPart,
+        Self::CancelAll,
+        Self::CancelOrder,
+        Self::WebhookReceive,
+        Self::WebhookDeposit,
+        Self::WebhookCanceled,
+        Self::Expire,
+        Self::RecoverConfirm,
+        Self::RecoverApproval,
+        Self::RecoverCancel,
+        Self::RecoverCanceled,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Confirm => "confirm",
+            Self::CancelPart => "cancel a part",
+            Self::CancelAll => "cancel all",
+            Self::CancelOrder => "cancel an unpaid order",
+            Self::WebhookReceive => "take a webhook in",
+            Self::WebhookDeposit => "apply the webhook of a deposit",
+            Self::WebhookCanceled => "apply the webhook of a cancel",
+            Self::Expire => "expire",
+            Self::RecoverConfirm => "recover a confirm that did nothing",
+            Self::RecoverApproval => "recover an approval",
+            Self::RecoverCancel => "recover a cancel that did nothing",
+            Self::RecoverCanceled => "recover a cancel that was done",
+        }
+    }
+
+    /// What the PG can do to it.
+    pub fn moods(self) -> &'static [Mood] {
+        match self {
+            Self::Order | Self::CancelOrder | Self::WebhookReceive | Self::Expire => &[Mood::Approve],
+            Self::RecoverConfirm | Self::RecoverCancel => TWO_CALLS,
+            Self::Confirm
+            | Self::CancelPart
+            | Self::CancelAll
+            | Self::WebhookCanceled
+            | Self::RecoverApproval
+            | Self::RecoverCanceled => ONE_CALL,
+            Self::WebhookDeposit => DEPOSIT,
+        }
+    }
+
+    /// Brings a shop to where the verb can be taken.
+    pub async fn prepare(self, world: &World) -> Scene {
+        let shop = &world.shop;
+        let product = shop.product(PRICE, 5).await;
+        let mut scene = Scene {
+            product: product.clone(),
+            order: None,
+            payment: None,
+            key: String::new(),
+            idempotency_key: uuid::Uuid::new_v4().to_string(),
+            webhook: Value::Null,
+        };
+        match self {
+            Self::Order => {}
+            Self::CancelOrder => scene.order = Some(shop.order(&product, 1).await),
+            Self::Expire => {
+                scene.order = Some(shop.order(&product, 1).await);
+                shop.sql("update orders set hold_expires_at = now() - interval '1 second' where status = 'pending'")
+                    .await;
+            }
+            Self::Confirm => scene.pay(shop).await,
+            Self::RecoverConfirm | Self::RecoverApproval => {
+                scene.pay(shop).await;
+                let lost =
+                    if self == Self::RecoverConfirm { Behaviour::DropBefore } else { Behaviour::ApproveThenDrop };
+                shop.mock.script(Rule::confirm(lost));
+                let answer = shop.confirm(scene.order(), &scene.key).await.expect(StatusCode::ACCEPTED);
+                scene.payment = Some(answer.text("id"));
+            }
+            Self::CancelPart | Self::CancelAll => scene.get_paid(shop).await,
+            Self::RecoverCancel | Self::RecoverCanceled | Self::WebhookCanceled => {
+                scene.get_paid(shop).await;
+                let lost = if self == Self::RecoverCancel { Behaviour::DropBefore } else { Behaviour::ApproveThenDrop };
+                shop.mock.script(Rule::cancel(lost));
+                let answer = shop.secret.post_as(&scene.cancel_path(), &part(), &scene.idempotency_key).await;
+                answer.expect(StatusCode::ACCEPTED);
+                scene.webhook = shop.mock.webhook_body(&scene.key);
+                if self == Self::WebhookCanceled {
+                    deliver(&shop.base, &scene.webhook).await.expect("an answer");
+                }
+            }
+            Self::WebhookReceive | Self::WebhookDeposit => {
+                let (order, key, payment) = shop.awaiting_deposit(&product).await;
+                shop.mock.deposit(&key);
+                scene.webhook = shop.mock.webhook_body(&key);
+                (scene.order, scene.key, scene.payment) = (Some(order), key, Some(payment));
+                if self == Self::WebhookDeposit {
+                    deliver(&shop.base, &scene.webhook).await.expect("an answer");
+                }
+            }
+        }
+        world.time_passes().await;
+        scene
+    }
+
+    /// Puts the PG into its mood.
+    pub fn spoil(self, shop: &Shop, mood: Mood) {
+        let (first, second) = match self {
+            Self::Confirm => (Operation::Confirm, Operation::Confirm),
+            Self::CancelPart | Self::CancelAll => (Operation::Cancel, Operation::Cancel),
+            Self::RecoverConfirm => (Operation::Lookup, Operation::Confirm),
+            Self::RecoverCancel => (Operation::Lookup, Operation::Cancel),
+            Self::Order
+            | Self::CancelOrder
+            | Self::WebhookReceive
+            | Self::WebhookDeposit
+            | Self::WebhookCanceled
+            | Self::Expire
+            | Self::RecoverApproval
+            | Self::RecoverCanceled => (Operation::Lookup, Operation::Lookup),
+        };
+        let failing = || Behaviour::ErrorBefore { status: 500, code: "FAILED_INTERNAL_SYSTEM_PROCESSING".to_owned() };
+        let (operation, behaviour) = match mood {
+            Mood::Approve => return,
+            Mood::Decline => (first, refusal(first)),
+            Mood::ApproveThenHang => (first, Behaviour::ApproveThenHang { ms: 1_500 }),
+            Mood::ApproveThenDrop => (first, Behaviour::ApproveThenDrop),
+            Mood::ErrorBefore => (first, failing()),
+            Mood::ErrorAfter => {
+                (first, Behaviour::ErrorAfter { status: 500, code: "FAILED_INTERNAL_SYSTEM_PROCESSING".to_owned() })
+            }
+            Mood::Conflict => (first, Behaviour::InProgressConflict),
+            Mood::Garbage => (first, Behaviour::Garbage),
+            Mood::Mismatch => (first, Behaviour::MismatchedAmount { amount: LESS }),
+            Mood::TooMany => (first, Behaviour::TooManyRequests { retry_after_s: 1 }),
+            Mood::SecondDeclines => (second, refusal(second)),
+            Mood::SecondDrops => (second, Behaviour::ApproveThenDrop),
+            Mood::SecondErrs => (second, failing()),
+        };
+        let rule = match operation {
+            Operation::Confirm => Rule::confirm(behaviour),
+            Operation::Cancel => Rule::cancel(behaviour),
+            Operation::Lookup | Operation::Transactions | Operation::Any => Rule::lookup(behaviour),
+        };
+        shop.mock.script(rule);
+    }
+
+    /// Takes the step as the world does: a request over HTTP, or a round of the worker. Resolves when there is an
+    /// answer, or none can come any more.
+    pub fn ask(self, world: &World, scene: &Scene) -> JoinHandle<()> {
+        let (shop, key) = (&world.shop, scene.idempotency_key.clone());
+        match self {
+            Self::Order => sent(&shop.publishable, "/v1/orders", &scene.basket(), Some(&key)),
+            Self::Confirm => {
+                let order = scene.order();
+                sent(&order.buyer, "/v1/payments/confirm", &confirm_body(order, &scene.key), None)
+            }
+            Self::CancelPart | Self::CancelAll => {
+                sent(&shop.secret, &scene.cancel_path(), &self.cancel_body(), Some(&key))
+            }
+            Self::CancelOrder => {
+                sent(&scene.order().buyer, &scene.cancel_order_path(), &json!({ "reason": "no" }), Some(&key))
+            }
+            Self::WebhookReceive => {
+                let (base, body) = (shop.base.clone(), scene.webhook.clone());
+                tokio::spawn(async move { drop(deliver(&base, &body).await) })
+            }
+            Self::WebhookDeposit
+            | Self::WebhookCanceled
+            | Self::Expire
+            | Self::RecoverConfirm
+            | Self::RecoverApproval
+            | Self::RecoverCancel
+            | Self::RecoverCanceled => {
+                let called = self.call(world, scene);
+                tokio::spawn(async move { drop(called.await) })
+            }
+        }
+    }
+
+    /// Takes the step by calling it, so that its future can be dropped; says whether the caller has a final answer.
+    pub fn call(self, world: &World, scene: &Scene) -> JoinHandle<bool> {
+        let app = world.app();
+        let origin = Origin { actor: "test".to_owned(), trace_id: None };
+        match self {
+            Self::Order => {
+                let lines = vec![(scene.product.parse().expect("a product's id"), 1)];
+                let (place, scope) = (order::Place { lines, customer_ref: None }, scene.scope("orders.place"));
+                world.spawn(async move { order::place(&app, place, scope, origin).await.is_ok() })
+            }
+            Self::Confirm => {
+                let (request, scope) = (scene.confirm(), scene.scope("payments.confirm"));
+                world.spawn(async move {
+                    matches!(confirm::confirm(&app, request, scope, origin).await, Ok(Confirmed::Answered { .. }))
+                })
+            }
+            Self::CancelPart | Self::CancelAll => {
+                let (request, scope) = (scene.cancel(self), scene.scope("payments.cancel"));
+                world.spawn(async move {
+                    matches!(cancel::cancel(&app, request, scope, origin).await, Ok(Canceled::Answered { .. }))
+                })
+            }
+            Self::CancelOrder => {
+                let (request, scope) = (scene.cancel_order(), scene.scope("orders.cancel"));
+                world.spawn(async move {
+                    let canceled = cancel_order::cancel_order(&app, request, scope, origin).await;
+                    matches!(canceled, Ok(OrderCanceled::Now { is_decided: true, .. }))
+                })
+            }
+            Self::WebhookReceive => {
+                let body = scene.webhook.to_string().into_bytes();
+                world.spawn(async move { webhook::receive(&app, body, None, None).await.is_ok() })
+            }
+            Self::WebhookDeposit | Self::WebhookCanceled => {
+                world.spawn(async move { webhook::apply_batch(&app, None).await.is_ok() })
+            }
+            Self::Expire => world.spawn(async move { expire::expire_batch(&app, None).await.is_ok() }),
+            Self::RecoverConfirm | Self::RecoverApproval | Self::RecoverCancel | Self::RecoverCanceled => {
+                world.spawn(async move { recovery::recover_batch(&app, None).await.is_ok() })
+            }
+        }
+    }
+
+    /// How a client asks again after its first call was dropped: a step of the worker has its own client over HTTP.
+    pub fn asked(self) -> Asked {
+        match self {
+            Self::Order | Self::Confirm | Self::CancelPart | Self::CancelAll | Self::CancelOrder => Asked::ByCall,
+            Self::WebhookReceive
+            | Self::WebhookDeposit
+            | Self::WebhookCanceled
+            | Self::Expire
+            | Self::RecoverConfirm
+            | Self::RecoverApproval
+            | Self::RecoverCancel
+            | Self::RecoverCanceled => Asked::OverHttp,
+        }
+    }
+
+    /// The client, which may have got no answer, asks again with the same key until it has a final one.
+    pub async fn repeat(self, world: &World, scene: &Scene, by: Asked) {
+        let shop = &world.shop;
+        if by == Asked::ByCall {
+            eventually("a final answer", PATIENCE, async || {
+                let is_final = self.call(world, scene).await.expect("a call that ends");
+                if !is_final {
+                    world.work().await;
+                }
+                is_final.then_some(())
+            })
+            .await;
+            return;
+        }
+        match self {
+            Self::Order => {
+                let answer = final_answer(world, async || {
+                    shop.publishable.post_as("/v1/orders", &scene.basket(), &scene.idempotency_key).await
+                });
+                answer.await.expect(StatusCode::CREATED);
+            }
+            Self::Confirm | Self::RecoverConfirm | Self::RecoverApproval => {
+                let buyer = Client::new(&shop.base, scene.order().buyer.token());
+                let body = confirm_body(scene.order(), &scene.key);
+                final_answer(world, async || buyer.post("/v1/payments/confirm", &body).await).await;
+            }
+            Self::CancelPart
+            | Self::CancelAll
+            | Self::RecoverCancel
+            | Self::RecoverCanceled
+            | Self::WebhookCanceled => {
+                let (path, body) = (scene.cancel_path(), self.cancel_body());
+                final_answer(world, async || shop.secret.post_as(&path, &body, &scene.idempotency_key).await).await;
+            }
+            Self::CancelOrder => {
+                let buyer = Client::new(&shop.base, scene.order().buyer.token());
+                let (path, body) = (scene.cancel_order_path(), json!({ "reason": "no" }));
+                final_answer(world, async || buyer.post_as(&path, &body, &scene.idempotency_key).await).await;
+            }
+            Self::WebhookReceive => drop(deliver(&shop.base, &scene.webhook).await.expect("an answer")),
+            Self::WebhookDeposit | Self::Expire => {}
+        }
+    }
+
+    /// Whether the PG gave back another amount than it was asked for. Nobody can decide that but a person: the
+    /// cancellation stays open.
+    pub fn waits_for_a_person(self, shop: &Shop, mood: Mood, scene: &Scene) -> bool {
+        let cancels = matches!(self, Self::CancelPart | Self::CancelAll);
+        cancels && mood == Mood::Mismatch && shop.mock.book().canceled(&scene.order().id) == LESS
+    }
+
+    /// Where it must end, besides the invariants.
+    pub async fn check(self, shop: &Shop, mood: Mood, scene: &Scene) {
+        let product = scene.product.trim_start_matches("prod_");
+        let orders = format!("select count(*) from order_items where product_id = '{product}'");
+        let orders = shop.count(&orders).await;
+        assert_eq!(orders, 1, "one order, however often it was asked for");
+        let available = async || shop.available(&scene.product).await;
+        let Some(order) = &scene.order else {
+            return assert_eq!(available().await, 4);
+        };
+        let book = shop.mock.book();
+        let (approved, canceled) = (book.approved(&order.id), book.canceled(&order.id));
+        let approvals: usize = book.of_order(&order.id).map(|payment| payment.approvals.len()).sum();
+        assert!(approvals <= 1, "the buyer paid {approvals} times");
+        match self {
+            Self::Order => {}
+            Self::CancelOrder => {
+                shop.order_becomes(&order.id, "canceled").await;
+                assert_eq!(available().await, 5);
+            }
+            Self::Expire => {
+                shop.order_becomes(&order.id, "expired").await;
+                assert_eq!(available().await, 5);
+            }
+            Self::Confirm | Self::RecoverConfirm | Self::RecoverApproval => {
+                let refused = matches!(mood, Mood::Decline | Mood::SecondDeclines | Mood::Mismatch);
+                assert!(refused || approved - canceled == PRICE, "{approved} taken, {canceled} returned");
+                if approved - canceled == PRICE {
+                    shop.order_becomes(&order.id, "paid").await;
+                }
+            }
+            Self::WebhookReceive | Self::WebhookDeposit => drop(shop.order_becomes(&order.id, "paid").await),
+            Self::CancelPart
+            | Self::CancelAll
+            | Self::RecoverCancel
+            | Self::RecoverCanceled
+            | Self::WebhookCanceled => {
+                let refused = matches!(mood, Mood::Decline | Mood::SecondDeclines) && canceled == 0;
+                let asked = if self == Self::CancelAll { PRICE } else { PART };
+                let settled = refused || self.waits_for_a_person(shop, mood, scene);
+                assert!(settled || canceled == asked, "{canceled} of {asked} returned");
+                let back = if canceled == PRICE { 5 } else { 4 };
+                assert_eq!(available().await, back, "units");
+            }
+        }
+    }
+
+    fn cancel_body(self) -> Value {
+        if self == Self::CancelAll { json!({ "reason": "all of it" }) } else { part() }
+    }
+}
+
+/// How a step was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    OverHttp,
+    ByCall,
+}
+
+impl Scene {
+    fn order(&self) -> &Order {
+        self.order.as_ref().expect("the scene has an order")
+    }
+
+    async fn pay(&mut self, shop: &Shop) {
+        let order = shop.order(&self.product, 1).await;
+        self.key = shop.pay(&order);
+        self.order = Some(order);
+    }
+
+    async fn get_paid(&mut self, shop: &Shop) {
+        self.pay(shop).await;
+        let answer = shop.confirm(self.order(), &self.key).await.expect(StatusCode::OK);
+        self.payment = Some(answer.text("id"));
+    }
+
+    fn basket(&self) -> Value {
+        json!({ "lines": [{ "productId": self.product, "quantity": 1 }] })
+    }
+
+    fn cancel_path(&self) -> String {
+        format!("/v1/payments/{}/cancel", self.payment.as_ref().expect("the scene has a payment"))
+    }
+
+    fn cancel_order_path(&self) -> String {
+        format!("/v1/orders/{}/cancel", self.order().id)
+    }
+
+    fn scope(&self, route: &'static str) -> Scope {
+        Scope { owner: "test".to_owned(), route, key: self.idempotency_key.clone(), fingerprint: vec![7; 32] }
+    }
+
+    fn confirm(&self) -> confirm::Confirm {
+        confirm::Confirm {
+            payment_key: PaymentKey::parse(&self.key).expect("a payment key"),
+            order_id: self.order().id.parse().expect("an order's id"),
+            amount: Money::new(PRICE, Currency::KRW),
+        }
+    }
+
+    fn cancel(&self, verb: Verb) -> cancel::Cancel {
+        let scope = if verb == Verb::CancelAll { CancelScope::Everything } else { CancelScope::Amount(PART) };
+        cancel::Cancel {
+            payment: self.payment.as_ref().and_then(|id| id.parse().ok()).expect("the scene has a payment"),
+            reason: "a part".to_owned(),
+            scope,
+            refund_account: None,
+            may_cancel_paid: true,
+        }
+    }
+
+    fn cancel_order(&self) -> cancel_order::CancelOrder {
+        cancel_order::CancelOrder {
+            order: self.order().id.parse().expect("an order's id"),
+            reason: "no".to_owned(),
+            refund_account: None,
+            may_cancel_paid: false,
+        }
+    }
+}
+
+fn part() -> Value {
+    json!({ "reason": "a part", "amount": PART })
+}
+
+/// What the PG says when it refuses for good.
+fn refusal(operation: Operation) -> Behaviour {
+    let code = match operation {
+        Operation::Confirm => "REJECT_CARD_COMPANY",
+        Operation::Cancel => "NOT_CANCELABLE_PAYMENT",
+        Operation::Lookup | Operation::Transactions | Operation::Any => "NOT_FOUND_PAYMENT",
+    };
+    Behaviour::Decline { code: code.to_owned() }
+}
+
+/// Sends a request; whether an answer comes is nobody's business.
+fn sent(client: &Client, path: &str, body: &Value, key: Option<&str>) -> JoinHandle<()> {
+    let mut request = client.raw(Method::POST, path).json(body);
+    if let Some(key) = key {
+        request = request.header("Idempotency-Key", key);
+    }
+    tokio::spawn(async move { drop(request.send().await) })
+}
+
+async fn deliver(base: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+    http().post(format!("{base}/v1/webhooks/toss")).json(body).send().await
+}
+
+/// Asks until the answer is one that stays.
+async fn final_answer(world: &World, mut ask: impl AsyncFnMut() -> Answer) -> Answer {
+    eventually("a final answer", PATIENCE, async || {
+        let answer = ask().await;
+        let code = answer.body["code"].as_str().unwrap_or_default();
+        let again = answer.status == StatusCode::ACCEPTED
+            || answer.status.is_server_error()
+            || matches!(code, "idempotency_key_in_flight" | "payment_in_flight" | "cancellation_in_progress");
+        if again {
+            world.work().await;
+        }
+        (!again).then_some(answer)
+    })
+    .await
+}
