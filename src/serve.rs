@@ -191,15 +191,15 @@ async fn build(config: &Config) -> anyhow::Result<Arc<App>> {
     let pool = connect::pool(&config.database).await?;
     let db = Db::new(pool, config.database.pool_connections_max, config.crash.clone());
     let toss = Toss::new(config.toss.clone())?;
-    let provider =
-        Door::new(Arc::new(toss), ProviderLabel::Toss, config.settings.provider_deadline, config.crash.clone());
-    Ok(Arc::new(App {
-        db,
-        provider,
-        settings: config.settings.clone(),
-        tasks: TaskTracker::new(),
-        nudges: Nudges::default(),
-    }))
+    let settings = config.settings.clone();
+    let provider = Door::new(
+        Arc::new(toss),
+        ProviderLabel::Toss,
+        settings.provider_deadline,
+        settings.provider_limits,
+        config.crash.clone(),
+    );
+    Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), nudges: Nudges::default() }))
 }
 
 async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {

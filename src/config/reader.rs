@@ -9,8 +9,13 @@ use secrecy::SecretString;
 use super::{BuyerCancel, Environment, Roles, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
+use crate::provider::breaker::BreakerRules;
+use crate::provider::protection::Limits;
 use crate::provider::toss::TossConfig;
 use crate::telemetry::{self, LogFormat};
+
+/// A breaker remembers no more results than this.
+const FAILURES_REMEMBERED_MAX: u32 = 20;
 
 /// The settings that the environment holds, and what is wrong with them.
 pub(super) struct Reader {
@@ -215,6 +220,7 @@ impl Reader {
             checkout_token_life: self.duration("PAYGAUGE_TOKEN_SECONDS", second, 7 * day, base.checkout_token_life),
             buyer_cancel: self.buyer_cancel(),
             provider_deadline: call,
+            provider_limits: self.provider_limits(),
             idempotency_lease: base.idempotency_lease.max(call * 2),
             worker_lease: base.worker_lease.max(call * 3),
             not_found_quarantine: base.not_found_quarantine.max(call * 3),
@@ -224,6 +230,30 @@ impl Reader {
         };
         self.mistakes.extend(settings.mistakes());
         settings
+    }
+
+    fn provider_limits(&mut self) -> Limits {
+        let base = Limits::default();
+        let second = Duration::from_secs(1);
+        Limits {
+            caller_calls_max: self.count("TOSS_CALLS_MAX", 10_000, base.caller_calls_max),
+            background_calls_max: self.count("TOSS_RECOVERY_CALLS_MAX", 1_000, base.background_calls_max),
+            breaker: BreakerRules {
+                failures: self.count("TOSS_BREAKER_FAILURES", FAILURES_REMEMBERED_MAX, base.breaker.failures),
+                open: self.duration("TOSS_BREAKER_OPEN_SECONDS", second, 600, base.breaker.open),
+            },
+            ..base
+        }
+    }
+
+    /// A number of things, from 1 to `most`.
+    fn count(&mut self, name: &str, most: u32, default: u32) -> u32 {
+        let count = self.parsed(name, default);
+        if (1..=most).contains(&count) {
+            return count;
+        }
+        self.mistakes.push(format!("{name} is not from 1 to {most}: {count}"));
+        default
     }
 
     /// Where a test wants this process to die. Only builds with the feature `dev` can, and never with real money.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::provider::protection::Limits;
+
 /// How far a checkout token reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BuyerCancel {
@@ -22,6 +24,8 @@ pub struct Settings {
     pub buyer_cancel: BuyerCancel,
     /// No call to the PG lasts longer.
     pub provider_deadline: Duration,
+    /// How many calls to the PG are made at a time, and when they stop for a while.
+    pub provider_limits: Limits,
     /// Recovery takes an intent over this long after its call's deadline.
     pub recovery_grace: Duration,
     /// "The PG does not know it" counts as "never arrived" only after this long, seen twice.
@@ -61,6 +65,7 @@ impl Default for Settings {
             checkout_token_life: minutes(60),
             buyer_cancel: BuyerCancel::Unpaid,
             provider_deadline: Duration::from_secs(32),
+            provider_limits: Limits::default(),
             recovery_grace: Duration::from_secs(5),
             not_found_quarantine: minutes(2),
             deposit_poll: minutes(10),
@@ -90,6 +95,8 @@ impl Settings {
                 mistakes.push(text.to_owned());
             }
         };
+        let waits = self.provider_limits.background_wait * 2;
+        require(self.recovery_grace > waits, "the recovery's grace must outlast two waits for a place at the PG");
         // A worker asks the PG, and may then send again.
         let twice = self.provider_deadline + call;
         require(self.worker_lease > twice, "the worker's lease must outlast two PG calls and the grace");

@@ -354,6 +354,19 @@ pub async fn postpone(
     Ok(())
 }
 
+/// Plans the next step of an undecided cancellation that could not be taken: no try is counted.
+pub async fn put_off(conn: &mut Conn, id: CancellationId, wait: Duration) -> Result<(), DbError> {
+    diesel::update(cancellations::table.find(id))
+        .filter(cancellations::inquire_at.is_not_null())
+        .set((
+            cancellations::inquire_at.eq(later(wait).nullable()),
+            cancellations::lease_until.eq(None::<DateTime<Utc>>),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// A new idempotency key for the same cancellation, after an inquiry has shown that the old one is spent for nothing.
 pub async fn next_attempt(
     conn: &mut Conn,

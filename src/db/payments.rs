@@ -321,6 +321,16 @@ pub async fn postpone(
     Ok(())
 }
 
+/// Plans the next inquiry of an undecided payment that nobody could ask about: nothing was learnt, no try is counted.
+pub async fn put_off(conn: &mut Conn, id: PaymentId, wait: Duration) -> Result<(), DbError> {
+    diesel::update(payments::table.find(id))
+        .filter(payments::inquire_at.is_not_null())
+        .set((payments::inquire_at.eq(later(wait).nullable()), payments::lease_until.eq(None::<DateTime<Utc>>)))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// A new idempotency key for the same confirm, after an inquiry has shown that the old one is spent for nothing.
 pub async fn next_attempt(conn: &mut Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
     let row = diesel::update(payments::table.find(id))

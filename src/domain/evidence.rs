@@ -220,6 +220,23 @@ vocabulary! {
 }
 
 impl DoubtReason {
+    /// Whether the way to the PG or the PG itself failed, rather than the PG having its reasons. Only such failures
+    /// count against it: they say that the next buyer will fare no better.
+    #[must_use]
+    pub const fn is_technical(self) -> bool {
+        match self {
+            Self::Timeout | Self::ConnectionLost | Self::ServerError | Self::Undecodable => true,
+            Self::InFlight
+            | Self::TryLater
+            | Self::ProviderFault
+            | Self::AlreadyProcessed
+            | Self::SessionGone
+            | Self::BalanceDiffers
+            | Self::UnlistedCode
+            | Self::Inconclusive => false,
+        }
+    }
+
     /// Whether the PG gave an answer to this idempotency key. Such a key only repeats that answer, so the next
     /// try, made after an inquiry has shown that nothing happened, needs a new one (Toss keeps them for 15 days).
     #[must_use]

@@ -43,7 +43,13 @@ fn api() -> (AppState, Router) {
     let settings = Settings::default();
     let app = App {
         db: Db::new(pool, 2, CrashSwitch::default()),
-        provider: Door::new(provider, ProviderLabel::Toss, settings.provider_deadline, CrashSwitch::default()),
+        provider: Door::new(
+            provider,
+            ProviderLabel::Toss,
+            settings.provider_deadline,
+            settings.provider_limits,
+            CrashSwitch::default(),
+        ),
         settings,
         tasks: tokio_util::task::TaskTracker::new(),
         nudges: Nudges::default(),

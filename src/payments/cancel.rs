@@ -30,8 +30,9 @@ use crate::domain::payment::{Method, PaymentStatus};
 use crate::domain::resolution::CancelEvidence;
 use crate::domain::stock::{CancelScope, ScopeError, plan_cancel};
 use crate::provider::call::Call;
+use crate::provider::protection::{Permit, Refused};
 use crate::provider::{CancelRequest, RefundAccount};
-use crate::telemetry::labels::Tx;
+use crate::telemetry::labels::{ProviderOperation, Tx};
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -98,6 +99,9 @@ pub enum CancelError {
     /// The first request with this key is still running.
     #[error("the first request with this key is still running")]
     KeyInFlight,
+    /// The PG is not asked now; nothing was written.
+    #[error(transparent)]
+    NotAdmitted(#[from] Refused),
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -110,16 +114,17 @@ pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origi
         Intended::Known(id) => return today(app, id).await,
         Intended::Replay(response) => return Ok(Canceled::Answered { response, replayed: true }),
     };
-    let (evidence, call) = act(app, &intended.request).await;
-    let target = Target { payment: request.payment, order: intended.order.id, seen: None };
-    let id = intended.cancellation.id;
+    let Go { order, cancellation, request: asked, permit } = *intended;
+    let (evidence, call) = act(app, &asked, permit).await;
+    let target = Target { payment: request.payment, order: order.id, seen: None };
+    let id = cancellation.id;
     match resolve_cancel(app, target, id, evidence, Some(&call), &origin).await {
         Ok(resolution) => Ok(answered(resolution)),
         Err(error) => {
             // The money may be back already, so this is no failure: recovery looks and records it.
             tracing::error!(cancellation_id = %id, %error, "the PG's answer could not be recorded");
-            let currency = intended.order.currency.code();
-            Ok(Canceled::Undecided(Box::new(view::cancellation(&intended.cancellation, &[], currency))))
+            let currency = order.currency.code();
+            Ok(Canceled::Undecided(Box::new(view::cancellation(&cancellation, &[], currency))))
         }
     }
 }
@@ -156,6 +161,7 @@ struct Go {
     order: OrderRow,
     cancellation: CancellationRow,
     request: CancelRequest,
+    permit: Permit,
 }
 
 enum Intended {
@@ -198,6 +204,8 @@ async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> 
                 Claim::Mismatch => return Err(CancelError::KeyMismatch.into()),
             }
             check(&payment, request)?;
+            // Only now is the PG needed; no capacity is taken for a request that it would turn away.
+            let permit = app.provider.admit(ProviderOperation::Cancel).map_err(CancelError::from)?;
             let deposited = payment.status != PaymentStatus::AwaitingDeposit;
             let needs_account = payment.method == Some(Method::VirtualAccount) && deposited;
             let intent = Intent {
@@ -214,7 +222,7 @@ async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> 
                 return Err(CancelError::PartialNotAllowed.into());
             }
             let request = build(&payment, &cancellation, is_full, request.refund_account.clone());
-            Ok(Go { order, cancellation, request })
+            Ok(Go { order, cancellation, request, permit })
         })
         .await;
     match intended {
@@ -281,8 +289,8 @@ pub(super) fn rebuild(payment: &PaymentRow, cancellation: &CancellationRow) -> C
 }
 
 /// Asks the PG to give the money back.
-pub(super) async fn act(app: &App, request: &CancelRequest) -> (CancelEvidence, Call) {
-    let (answer, call) = app.provider.cancel(request).await;
+pub(super) async fn act(app: &App, request: &CancelRequest, permit: Permit) -> (CancelEvidence, Call) {
+    let (answer, call) = app.provider.cancel(permit, request).await;
     let evidence = match answer {
         CancelAnswer::Answered(snapshot) => CancelEvidence::Snapshot(snapshot),
         CancelAnswer::Refused(refusal) => CancelEvidence::Refused(refusal),

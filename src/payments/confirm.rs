@@ -26,7 +26,8 @@ use crate::domain::payment::{PaymentEvent, PaymentStatus};
 use crate::domain::resolution::Evidence;
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
-use crate::telemetry::labels::Tx;
+use crate::provider::protection::{Permit, Refused};
+use crate::telemetry::labels::{Lane, ProviderOperation, Tx};
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -92,6 +93,9 @@ pub enum ConfirmError {
     /// The PG certainly did nothing.
     #[error("the PG did nothing: {}", .0.reason)]
     NotSent(NotSent),
+    /// The PG is not asked now; nothing was written.
+    #[error(transparent)]
+    NotAdmitted(#[from] Refused),
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -109,15 +113,15 @@ pub async fn confirm(
         Intended::Known(payment) => return today(app, payment).await,
         Intended::Replay(response) => return Ok(Confirmed::Answered { response, replayed: true }),
     };
-    let (evidence, call) = act(app, &intended).await;
-    let target =
-        Target { payment: intended.payment.id, order: intended.order.id, seen: Some(intended.payment.version) };
+    let Go { order, payment, request, permit } = *intended;
+    let (evidence, call) = act(app, &payment, &request, permit).await;
+    let target = Target { payment: payment.id, order: order.id, seen: Some(payment.version) };
     match resolve::resolve(app, target, evidence, Some(&call), &origin).await {
         Ok(resolution) => outcome(resolution),
         Err(error) => {
             // The money may be taken, so this is no failure: recovery asks the PG again and records it.
             tracing::error!(payment_id = %target.payment, %error, "the PG's answer could not be recorded");
-            Ok(Confirmed::Undecided(Box::new(view::payment_with(&intended.payment, "confirming", &[]))))
+            Ok(Confirmed::Undecided(Box::new(view::payment_with(&payment, "confirming", &[]))))
         }
     }
 }
@@ -166,6 +170,7 @@ struct Go {
     order: OrderRow,
     payment: PaymentRow,
     request: ConfirmRequest,
+    permit: Permit,
 }
 
 enum Intended {
@@ -186,9 +191,17 @@ async fn intend(app: &App, request: &Confirm, scope: &Scope, origin: &Origin) ->
                 Claim::InFlight => return Err(Stop::Refused(ConfirmError::KeyInFlight)),
                 Claim::Mismatch => return Err(Stop::Refused(ConfirmError::KeyMismatch)),
             }
+            // Only now is the PG needed: what is known already is told without it. The hold is not frozen for a
+            // request that it would turn away.
+            let permit = match app.provider.admit(ProviderOperation::Confirm) {
+                Ok(permit) => permit,
+                Err(refused) => return Err(why_not(conn, app, request, refused.into()).await?),
+            };
             let frozen = db::orders::freeze_hold(conn, request.order_id, request.amount).await?;
-            let Some(order) = frozen else { return Err(why_not(conn, app, request).await?) };
-            write(conn, app, request, order, id, origin).await
+            let Some(order) = frozen else {
+                return Err(why_not(conn, app, request, ConfirmError::OrderExpired).await?);
+            };
+            write(conn, app, request, order, id, origin, permit).await
         })
         .await;
     match intended {
@@ -219,6 +232,7 @@ async fn write(
     order: OrderRow,
     id: PaymentId,
     origin: &Origin,
+    permit: Permit,
 ) -> Result<Go, Stop> {
     let new = NewConfirm {
         id,
@@ -252,11 +266,12 @@ async fn write(
         amount: order.total(),
         idempotency_key: payment.confirm_key(),
     };
-    Ok(Go { order, payment, request })
+    Ok(Go { order, payment, request, permit })
 }
 
-/// The order could not be frozen: say why, or show the payment that this very request asks for again.
-async fn why_not(conn: &mut Conn, app: &App, request: &Confirm) -> Result<Stop, DbError> {
+/// The order cannot be frozen: say why, or show the payment that this very request asks for again. An order that is
+/// pending is not the reason; `if_pending` is.
+async fn why_not(conn: &mut Conn, app: &App, request: &Confirm, if_pending: ConfirmError) -> Result<Stop, DbError> {
     let Some(order) = db::orders::find(conn, request.order_id).await? else {
         return Ok(Stop::Refused(ConfirmError::OrderNotFound));
     };
@@ -281,7 +296,8 @@ async fn why_not(conn: &mut Conn, app: &App, request: &Confirm) -> Result<Stop, 
             let payment = live.iter().find(|payment| payment.status.is_live()).map(|payment| payment.id);
             ConfirmError::PaymentInFlight { payment }
         }
-        OrderStatus::Pending | OrderStatus::Expired => ConfirmError::OrderExpired,
+        OrderStatus::Pending => if_pending,
+        OrderStatus::Expired => ConfirmError::OrderExpired,
         status @ (OrderStatus::AwaitingDeposit
         | OrderStatus::Paid
         | OrderStatus::PartiallyCanceled
@@ -300,8 +316,8 @@ async fn known_payment(conn: &mut Conn, app: &App, request: &Confirm) -> Result<
 }
 
 /// Asks the PG to take the money. Where its answer says "go and look", looks once.
-async fn act(app: &App, go: &Go) -> (Evidence, Call) {
-    let (answer, call) = app.provider.confirm(&go.request).await;
+async fn act(app: &App, payment: &PaymentRow, request: &ConfirmRequest, permit: Permit) -> (Evidence, Call) {
+    let (answer, call) = app.provider.confirm(permit, request).await;
     let doubt = match answer {
         ConfirmAnswer::Answered(snapshot) => return (Evidence::Snapshot(snapshot), call),
         ConfirmAnswer::Declined(decline) => return (Evidence::Declined(decline), call),
@@ -311,7 +327,9 @@ async fn act(app: &App, go: &Go) -> (Evidence, Call) {
     if !matches!(doubt.reason, DoubtReason::AlreadyProcessed | DoubtReason::SessionGone) {
         return (Evidence::Doubt(doubt), call);
     }
-    let (found, look) = app.provider.inquire(&go.request.payment_key).await;
+    let Ok((found, look)) = app.provider.inquire(Lane::Caller, &request.payment_key).await else {
+        return (Evidence::Doubt(doubt), call);
+    };
     let session_gone = doubt.reason == DoubtReason::SessionGone;
     match found {
         Inquiry::Found(snapshot) if session_gone && never_started(&snapshot.status) => {
@@ -322,7 +340,7 @@ async fn act(app: &App, go: &Go) -> (Evidence, Call) {
         Inquiry::Found(snapshot) => (Evidence::Snapshot(snapshot), look),
         // The PG refused for want of a session, and knows no such payment: this request moved no money, and no
         // earlier one was sent for this attempt.
-        Inquiry::NotFound if session_gone && go.payment.confirm_attempt == 1 => {
+        Inquiry::NotFound if session_gone && payment.confirm_attempt == 1 => {
             (Evidence::Declined(gone(doubt.code)), call)
         }
         Inquiry::NotFound | Inquiry::Unknown(_) => (Evidence::Doubt(doubt), call),

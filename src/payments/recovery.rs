@@ -2,6 +2,7 @@
 //!
 //! A row that is due is leased by a column, never locked, while the PG is asked. What comes back goes through
 //! `resolve` like any other evidence. Retries change the pace, never the state: only the PG's word ends an intent.
+//! A PG that is not asked now (its breaker is open, or all places are taken) changes nothing but the next try's time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use crate::domain::payment::PaymentStatus;
 use crate::domain::resolution::{CancelEvidence, Evidence, find_cancel, is_all_back};
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
-use crate::telemetry::labels::{InquiryResult, Operation, Tx};
+use crate::provider::protection::Refused;
+use crate::telemetry::labels::{InquiryResult, Lane, Operation, ProviderOperation, Tx};
 use crate::telemetry::record;
 
 /// The pauses between inquiries, in milliseconds; the last one repeats for ever.
@@ -52,7 +54,10 @@ pub(super) fn pause(settings: &Settings, payment: &PaymentRow) -> Duration {
 
 /// Leases what is due and takes one step with each; returns how many.
 pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<usize, DbError> {
-    let (lease, rows) = (app.settings.worker_lease, app.settings.worker_batch_rows);
+    let (lease, rows) = (app.settings.worker_lease, inquiries_now(app));
+    if rows == 0 {
+        return Ok(0);
+    }
     let (payments, cancels) = app
         .db
         .transaction(Tx::Lease, async |conn| {
@@ -81,10 +86,19 @@ pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<u
     Ok(count)
 }
 
+/// How many rows to take: no more than can be asked about. While the PG is known not to answer, none: they stay as
+/// they are, instead of being taken and put back for nothing.
+pub(super) fn inquiries_now(app: &App) -> i64 {
+    app.settings.worker_batch_rows.min(i64::from(app.provider.inquiry_room()))
+}
+
 /// Asks about one payment and records what is learnt.
 pub async fn recover_payment(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Change, ResolveError> {
     let target = Target { payment: row.id, order: row.order_id, seen: Some(row.version) };
-    let (found, call) = app.provider.inquire(&row.provider_payment_key).await;
+    let (found, call) = match app.provider.inquire(Lane::Background, &row.provider_payment_key).await {
+        Ok(asked) => asked,
+        Err(refused) => return put_off(app, row, refused).await,
+    };
     match found {
         Inquiry::Found(snapshot) => {
             if row.status == PaymentStatus::Confirming && snapshot.status == PgStatus::InProgress {
@@ -114,6 +128,10 @@ fn told(app: &App, change: &Change) {
 /// The PG waits for a confirm: ours never arrived, or did nothing. Sending it again is safe, because the PG takes the
 /// money of one payment key at most once. A key that was answered only repeats its answer, so a new one is used.
 async fn send_again(app: &App, row: &PaymentRow, target: Target, origin: &Origin) -> Result<Change, ResolveError> {
+    let permit = match app.provider.admit_soon(ProviderOperation::Confirm).await {
+        Ok(permit) => permit,
+        Err(refused) => return put_off(app, row, refused).await,
+    };
     let lease = app.settings.worker_lease;
     let next = app
         .db
@@ -140,7 +158,7 @@ async fn send_again(app: &App, row: &PaymentRow, target: Target, origin: &Origin
         amount: row.total(),
         idempotency_key: row.confirm_key(),
     };
-    let (answer, call) = app.provider.confirm(&request).await;
+    let (answer, call) = app.provider.confirm(permit, &request).await;
     let evidence = match answer {
         ConfirmAnswer::Answered(snapshot) => Evidence::Snapshot(snapshot),
         ConfirmAnswer::Declined(decline) => Evidence::Declined(decline),
@@ -183,12 +201,28 @@ async fn postpone(app: &App, row: &PaymentRow, not_found_count: i32) -> Result<(
         .await
 }
 
+/// The PG was not asked: the row waits until it may be, and this try does not count.
+async fn put_off(app: &App, row: &PaymentRow, refused: Refused) -> Result<Change, ResolveError> {
+    let pause = until_admitted(refused);
+    app.db.transaction(Tx::Lease, async |conn| db::payments::put_off(conn, row.id, pause).await).await?;
+    Ok(Change::StillOpen)
+}
+
+/// With up to a fifth more, so that many do not come back together.
+fn until_admitted(refused: Refused) -> Duration {
+    let millis = u64::try_from(refused.retry_after.as_millis()).unwrap_or(u64::MAX / 2);
+    Duration::from_millis(millis + rand::random_range(0..=millis / 5))
+}
+
 /// Looks whether a cancellation was made, and sends it (again) if it certainly was not.
 pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -> Result<Change, ResolveError> {
     let payment =
         app.db.read(async |conn| db::payments::find(conn, row.payment_id).await).await?.ok_or(ResolveError::Missing)?;
     let target = Target { payment: row.payment_id, order: row.order_id, seen: Some(payment.version) };
-    let (found, call) = app.provider.inquire(&payment.provider_payment_key).await;
+    let (found, call) = match app.provider.inquire(Lane::Background, &payment.provider_payment_key).await {
+        Ok(asked) => asked,
+        Err(refused) => return put_off_cancel(app, row, refused).await,
+    };
     let Inquiry::Found(snapshot) = found else {
         record::inquiry(app.provider.label(), InquiryResult::StillUnknown);
         return postpone_cancel(app, row, None, 0).await;
@@ -247,6 +281,10 @@ async fn send_cancel_again(
     target: Target,
     origin: &Origin,
 ) -> Result<Change, ResolveError> {
+    let permit = match app.provider.admit_soon(ProviderOperation::Cancel).await {
+        Ok(permit) => permit,
+        Err(refused) => return put_off_cancel(app, row, refused).await,
+    };
     let lease = app.settings.worker_lease;
     let (row, payment) = app
         .db
@@ -260,7 +298,7 @@ async fn send_cancel_again(
             next.zip(payment).ok_or(ResolveError::Missing)
         })
         .await?;
-    let (evidence, call) = cancel::act(app, &cancel::rebuild(&payment, &row)).await;
+    let (evidence, call) = cancel::act(app, &cancel::rebuild(&payment, &row), permit).await;
     let evidence = match evidence {
         // Only this sending was refused for the shop's own fault; an earlier one may have gone through.
         CancelEvidence::Refused(refusal) if refusal.class == RefusalClass::MerchantConfig && row.doubt.is_some() => {
@@ -284,6 +322,12 @@ async fn postpone_cancel(
     app.db
         .transaction(Tx::Lease, async |conn| cancellations::postpone(conn, row.id, pause, doubt, not_found_count).await)
         .await?;
+    Ok(Change::StillOpen)
+}
+
+async fn put_off_cancel(app: &App, row: &CancellationRow, refused: Refused) -> Result<Change, ResolveError> {
+    let pause = until_admitted(refused);
+    app.db.transaction(Tx::Lease, async |conn| cancellations::put_off(conn, row.id, pause).await).await?;
     Ok(Change::StillOpen)
 }
 

@@ -18,7 +18,7 @@ use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
 use crate::domain::resolution::{CancelEvidence, Evidence};
 use crate::provider::Notice;
-use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
+use crate::telemetry::labels::{Lane, Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::record;
 
 /// Tries before a delivery whose inquiry keeps failing is left to recovery.
@@ -56,7 +56,10 @@ fn hex(bytes: &[u8]) -> String {
 pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
     // Reading a delivery asks the PG once.
     let lease = app.settings.provider_deadline + app.settings.recovery_grace;
-    let rows = app.settings.worker_batch_rows;
+    let rows = recovery::inquiries_now(app);
+    if rows == 0 {
+        return Ok(0);
+    }
     let due = app.db.transaction(Tx::Lease, async |conn| webhooks::lease_due(conn, lease, rows).await).await?;
     let count = due.len();
     let origin = Origin { actor: "webhook".to_owned(), trace_id };
@@ -147,8 +150,11 @@ fn is_its_secret(payment: &PaymentRow, shown: &SecretString) -> bool {
 }
 
 async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
-    let (found, call) = app.provider.inquire(&payment.provider_payment_key).await;
-    let Inquiry::Found(snapshot) = found else { return Ok(WebhookApplied::Deferred) };
+    let Ok((Inquiry::Found(snapshot), call)) =
+        app.provider.inquire(Lane::Background, &payment.provider_payment_key).await
+    else {
+        return Ok(WebhookApplied::Deferred);
+    };
     let target = super::resolve::Target { payment: payment.id, order: payment.order_id, seen: Some(payment.version) };
     let resolution =
         super::resolve::resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;

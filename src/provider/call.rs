@@ -1,18 +1,30 @@
-//! The only door to a PG: every call is bounded, measured, traced, and made with no database connection in hand.
+//! The only door to a PG: every call is admitted, bounded, measured, traced, and made with no database connection in
+//! hand.
+//!
+//! Money is asked for with a [`Permit`] that was taken before the intent was written. A request of which certainly no
+//! byte left us is sent once more, with the same key; nothing else is ever sent twice from here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
+use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::breaker::Health;
+use super::protection::{Limits, Permit, Protection, Refused};
 use super::{CancelRequest, ConfirmRequest, Exchange, Notice, Provider};
 use crate::crash::{CrashPoint, CrashSwitch};
-use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, PaymentKey};
+use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSentReason, PaymentKey};
 use crate::domain::ids::OrderId;
-use crate::telemetry::labels::{ProviderLabel, ProviderOperation, ProviderOutcome};
+use crate::telemetry::labels::{BreakerState, Lane, ProviderLabel, ProviderOperation, ProviderOutcome};
 use crate::telemetry::ledger::{self, Step};
 use crate::telemetry::record;
+
+/// How long to wait before a request that never left is sent again, in milliseconds: less or more, so that many do
+/// not come back together.
+const RESEND_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=150;
 
 /// What the history keeps of a call.
 #[derive(Debug, Clone, Serialize)]
@@ -41,14 +53,21 @@ pub struct Door {
     provider: Arc<dyn Provider>,
     label: ProviderLabel,
     deadline: Duration,
+    protection: Arc<Protection>,
     crash: CrashSwitch,
 }
 
 impl Door {
-    /// Opens the door to `provider`; no call lasts longer than `deadline`.
+    /// Opens the door to `provider`; no call lasts longer than `deadline`, and no more are made than `limits` allow.
     #[must_use]
-    pub fn new(provider: Arc<dyn Provider>, label: ProviderLabel, deadline: Duration, crash: CrashSwitch) -> Self {
-        Self { provider, label, deadline, crash }
+    pub fn new(
+        provider: Arc<dyn Provider>,
+        label: ProviderLabel,
+        deadline: Duration,
+        limits: Limits,
+        crash: CrashSwitch,
+    ) -> Self {
+        Self { provider, label, deadline, protection: Protection::new(label, limits), crash }
     }
 
     /// The PG's name.
@@ -63,36 +82,49 @@ impl Door {
         self.label
     }
 
+    /// The right to take or give back money for a request: to be had before its intent is written, at once or not at
+    /// all. A permit that turns out not to be needed is dropped.
+    pub fn admit(&self, operation: ProviderOperation) -> Result<Permit, Refused> {
+        self.protection.admit(Lane::Caller, operation)
+    }
+
+    /// The same for recovery, which waits for a place, but not long.
+    pub async fn admit_soon(&self, operation: ProviderOperation) -> Result<Permit, Refused> {
+        self.protection.admit_soon(operation).await
+    }
+
+    /// How many inquiries recovery may plan now. None while the PG is known not to answer them.
+    #[must_use]
+    pub fn inquiry_room(&self) -> u32 {
+        self.protection.background_room(ProviderOperation::Inquire)
+    }
+
+    /// Where the circuit breaker of each operation stands.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<(ProviderOperation, BreakerState)> {
+        self.protection.states()
+    }
+
     /// Takes the money.
-    pub async fn confirm(&self, request: &ConfirmRequest) -> (ConfirmAnswer, Call) {
-        let call = self.provider.confirm(request);
-        let done = self.measured(ProviderOperation::Confirm, call, ConfirmAnswer::Unknown, confirm_outcome).await;
-        if let ConfirmAnswer::Unknown(doubt) = &done.0 {
-            self.note_unlisted(ProviderOperation::Confirm, doubt);
-        }
-        done
+    pub async fn confirm(&self, permit: Permit, request: &ConfirmRequest) -> (ConfirmAnswer, Call) {
+        self.made(permit, || self.provider.confirm(request)).await
     }
 
     /// Gives money back.
-    pub async fn cancel(&self, request: &CancelRequest) -> (CancelAnswer, Call) {
-        let call = self.provider.cancel(request);
-        let done = self.measured(ProviderOperation::Cancel, call, CancelAnswer::Unknown, cancel_outcome).await;
-        if let CancelAnswer::Unknown(doubt) = &done.0 {
-            self.note_unlisted(ProviderOperation::Cancel, doubt);
-        }
-        done
+    pub async fn cancel(&self, permit: Permit, request: &CancelRequest) -> (CancelAnswer, Call) {
+        self.made(permit, || self.provider.cancel(request)).await
     }
 
-    /// Asks about a payment.
-    pub async fn inquire(&self, key: &PaymentKey) -> (Inquiry, Call) {
-        let call = self.provider.inquire(key);
-        self.asked(call).await
+    /// Asks about a payment. An inquiry needs no intent, so it is admitted here.
+    pub async fn inquire(&self, lane: Lane, key: &PaymentKey) -> Result<(Inquiry, Call), Refused> {
+        let permit = self.inquirer(lane).await?;
+        Ok(self.made(permit, || self.provider.inquire(key)).await)
     }
 
     /// Asks about an order's payment.
-    pub async fn inquire_by_order(&self, order: OrderId) -> (Inquiry, Call) {
-        let call = self.provider.inquire_by_order(order);
-        self.asked(call).await
+    pub async fn inquire_by_order(&self, lane: Lane, order: OrderId) -> Result<(Inquiry, Call), Refused> {
+        let permit = self.inquirer(lane).await?;
+        Ok(self.made(permit, || self.provider.inquire_by_order(order)).await)
     }
 
     /// Reads a webhook's body.
@@ -101,30 +133,40 @@ impl Door {
         self.provider.read_webhook(body)
     }
 
-    async fn asked(&self, call: impl Future<Output = Exchange<Inquiry>> + Send) -> (Inquiry, Call) {
-        let done = self.measured(ProviderOperation::Inquire, call, Inquiry::Unknown, inquiry_outcome).await;
-        if let Inquiry::Unknown(doubt) = &done.0 {
-            self.note_unlisted(ProviderOperation::Inquire, doubt);
-        }
-        done
-    }
-
-    /// The PG used a code that our table does not list: count it, so that the table grows.
-    fn note_unlisted(&self, operation: ProviderOperation, doubt: &Doubt) {
-        if doubt.reason == DoubtReason::UnlistedCode {
-            record::unmapped_code(self.label, operation);
-            tracing::warn!(operation = operation.as_str(), pg_code = doubt.code, "the PG used a code we do not know");
+    async fn inquirer(&self, lane: Lane) -> Result<Permit, Refused> {
+        match lane {
+            Lane::Caller => self.admit(ProviderOperation::Inquire),
+            Lane::Background => self.admit_soon(ProviderOperation::Inquire).await,
         }
     }
 
-    async fn measured<A>(
+    /// Makes the call, and once more if certainly no byte of it left us. Both together last no longer than the
+    /// deadline, and the answer that stands is the second.
+    async fn made<'a, A: Answer + Send>(
+        &'a self,
+        mut permit: Permit,
+        call: impl Fn() -> BoxFuture<'a, Exchange<A>> + Send,
+    ) -> (A, Call) {
+        let until = Instant::now() + self.deadline;
+        let first = self.measured(&mut permit, until, call()).await;
+        if first.0.not_sent() != Some(NotSentReason::Unreachable) {
+            return first;
+        }
+        tokio::time::sleep(Duration::from_millis(rand::random_range(RESEND_AFTER_MS))).await;
+        if Instant::now() >= until || !permit.renew() {
+            return first;
+        }
+        self.measured(&mut permit, until, call()).await
+    }
+
+    async fn measured<A: Answer>(
         &self,
-        operation: ProviderOperation,
+        permit: &mut Permit,
+        until: Instant,
         call: impl Future<Output = Exchange<A>> + Send,
-        unknown: fn(Doubt) -> A,
-        outcome: fn(&A) -> ProviderOutcome,
     ) -> (A, Call) {
         debug_assert!(!crate::db::holds_connection(), "a database connection is held across a PG call");
+        let operation = permit.operation();
         let span = tracing::info_span!(
             "provider.call",
             otel.kind = "client",
@@ -137,18 +179,20 @@ impl Door {
         self.crash.reach(CrashPoint::Calling(operation)).await;
         let _in_flight = record::provider_active(self.label, operation);
         let started = Instant::now();
-        let exchange = tokio::time::timeout(self.deadline, call.instrument(span.clone())).await.unwrap_or_else(|_| {
+        let exchange = tokio::time::timeout_at(until, call.instrument(span.clone())).await.unwrap_or_else(|_| {
             let doubt = Doubt { reason: DoubtReason::Timeout, code: None };
-            Exchange { answer: unknown(doubt), http_status: None, code: None, provider_trace_id: None }
+            Exchange { answer: A::unknown(doubt), http_status: None, code: None, provider_trace_id: None }
         });
         let elapsed = started.elapsed();
+        permit.report(health(&exchange));
         self.crash.reach(CrashPoint::Answered(operation)).await;
-        let outcome = outcome(&exchange.answer);
+        let outcome = exchange.answer.outcome();
         span.record("outcome", outcome.as_str());
         span.record("http_status", exchange.http_status);
         span.record("pg_code", exchange.code.as_deref());
         record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
         ledger::add(Step::Provider, elapsed);
+        self.note_unlisted(operation, exchange.answer.doubt());
         let call = Call {
             operation: operation.as_str(),
             outcome: outcome.as_str(),
@@ -159,30 +203,117 @@ impl Door {
         };
         (exchange.answer, call)
     }
-}
 
-fn confirm_outcome(answer: &ConfirmAnswer) -> ProviderOutcome {
-    match answer {
-        ConfirmAnswer::Answered(_) => ProviderOutcome::Answered,
-        ConfirmAnswer::Declined(_) => ProviderOutcome::Declined,
-        ConfirmAnswer::NotSent(_) => ProviderOutcome::NotSent,
-        ConfirmAnswer::Unknown(_) => ProviderOutcome::Unknown,
+    /// The PG used a code that our table does not list: count it, so that the table grows.
+    fn note_unlisted(&self, operation: ProviderOperation, doubt: Option<&Doubt>) {
+        if let Some(doubt) = doubt.filter(|doubt| doubt.reason == DoubtReason::UnlistedCode) {
+            record::unmapped_code(self.label, operation);
+            tracing::warn!(operation = operation.as_str(), pg_code = doubt.code, "the PG used a code we do not know");
+        }
     }
 }
 
-fn cancel_outcome(answer: &CancelAnswer) -> ProviderOutcome {
-    match answer {
-        CancelAnswer::Answered(_) => ProviderOutcome::Answered,
-        CancelAnswer::Refused(_) => ProviderOutcome::Refused,
-        CancelAnswer::NotSent(_) => ProviderOutcome::NotSent,
-        CancelAnswer::Unknown(_) => ProviderOutcome::Unknown,
+/// What an exchange says about the PG itself. A no, of whatever kind, is an answer; a 5xx is none, whatever its code
+/// says, unless the adapter could read a certain answer out of it.
+fn health<A: Answer>(exchange: &Exchange<A>) -> Health {
+    let unreachable = exchange.answer.not_sent() == Some(NotSentReason::Unreachable);
+    let fails = exchange.answer.doubt().is_some_and(|doubt| {
+        doubt.reason.is_technical() || exchange.http_status.is_some_and(|status| (500..=599).contains(&status))
+    });
+    if unreachable || fails { Health::Fails } else { Health::Answers }
+}
+
+/// What the door must know of every operation's answer.
+trait Answer: Send {
+    fn unknown(doubt: Doubt) -> Self;
+    fn doubt(&self) -> Option<&Doubt>;
+    fn not_sent(&self) -> Option<NotSentReason>;
+    fn outcome(&self) -> ProviderOutcome;
+}
+
+impl Answer for ConfirmAnswer {
+    fn unknown(doubt: Doubt) -> Self {
+        Self::Unknown(doubt)
+    }
+
+    fn doubt(&self) -> Option<&Doubt> {
+        match self {
+            Self::Unknown(doubt) => Some(doubt),
+            Self::Answered(_) | Self::Declined(_) | Self::NotSent(_) => None,
+        }
+    }
+
+    fn not_sent(&self) -> Option<NotSentReason> {
+        match self {
+            Self::NotSent(not_sent) => Some(not_sent.reason),
+            Self::Answered(_) | Self::Declined(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    fn outcome(&self) -> ProviderOutcome {
+        match self {
+            Self::Answered(_) => ProviderOutcome::Answered,
+            Self::Declined(_) => ProviderOutcome::Declined,
+            Self::NotSent(_) => ProviderOutcome::NotSent,
+            Self::Unknown(_) => ProviderOutcome::Unknown,
+        }
     }
 }
 
-fn inquiry_outcome(answer: &Inquiry) -> ProviderOutcome {
-    match answer {
-        Inquiry::Found(_) => ProviderOutcome::Answered,
-        Inquiry::NotFound => ProviderOutcome::NotFound,
-        Inquiry::Unknown(_) => ProviderOutcome::Unknown,
+impl Answer for CancelAnswer {
+    fn unknown(doubt: Doubt) -> Self {
+        Self::Unknown(doubt)
+    }
+
+    fn doubt(&self) -> Option<&Doubt> {
+        match self {
+            Self::Unknown(doubt) => Some(doubt),
+            Self::Answered(_) | Self::Refused(_) | Self::NotSent(_) => None,
+        }
+    }
+
+    fn not_sent(&self) -> Option<NotSentReason> {
+        match self {
+            Self::NotSent(not_sent) => Some(not_sent.reason),
+            Self::Answered(_) | Self::Refused(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    fn outcome(&self) -> ProviderOutcome {
+        match self {
+            Self::Answered(_) => ProviderOutcome::Answered,
+            Self::Refused(_) => ProviderOutcome::Refused,
+            Self::NotSent(_) => ProviderOutcome::NotSent,
+            Self::Unknown(_) => ProviderOutcome::Unknown,
+        }
     }
 }
+
+impl Answer for Inquiry {
+    fn unknown(doubt: Doubt) -> Self {
+        Self::Unknown(doubt)
+    }
+
+    fn doubt(&self) -> Option<&Doubt> {
+        match self {
+            Self::Unknown(doubt) => Some(doubt),
+            Self::Found(_) | Self::NotFound => None,
+        }
+    }
+
+    /// An inquiry that never left is as unknown as one whose answer was lost; recovery asks again anyway.
+    fn not_sent(&self) -> Option<NotSentReason> {
+        None
+    }
+
+    fn outcome(&self) -> ProviderOutcome {
+        match self {
+            Self::Found(_) => ProviderOutcome::Answered,
+            Self::NotFound => ProviderOutcome::NotFound,
+            Self::Unknown(_) => ProviderOutcome::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 //! `domain::evidence`. It never touches the database, never retries, and classifies by one pure, table-tested
 //! function whose default is *unknown*.
 
+pub mod breaker;
 pub mod call;
+pub mod protection;
 pub mod toss;
 
 use futures_util::future::BoxFuture;

@@ -8,10 +8,10 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::family::{Family, FromZero};
 use super::labels::{
-    HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Label, LogLevel, Operation, OperationOutcome,
-    OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule,
-    RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind,
-    WebhookApplied, WebhookReceived,
+    AdmissionRefusal, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Label, Lane,
+    LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation,
+    ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx,
+    TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::evidence::DeclineClass;
 
@@ -190,6 +190,22 @@ catalogue! {
         provider: ProviderLabel, operation: ProviderOperation
     } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),
     "Calls to a PG that are waiting for an answer now.";
+    Gauge PROVIDER_PERMITS = "payments_pg_permits" { provider: ProviderLabel, lane: Lane } Count,
+    from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "Permits to call a PG that are taken now. Are we near the limit?";
+    Gauge PROVIDER_PERMITS_MAX = "payments_pg_permits_max" { provider: ProviderLabel, lane: Lane } Count,
+    from_zero FromZero::Never, "The most permits to call a PG that are given at a time.";
+    Gauge BREAKER_STATE = "payments_pg_breaker_state" {
+        provider: ProviderLabel, operation: ProviderOperation, state: BreakerState
+    } Count, from_zero FromZero::Never, "1 at the state in which a circuit breaker is, 0 at the others. What do we not ask a PG now?";
+    Counter BREAKER_TRANSITIONS = "payments_pg_breaker_transitions_total" {
+        provider: ProviderLabel, operation: ProviderOperation, to: BreakerState
+    } Count, from_zero FromZero::Those(|(provider, ..)| real(provider)),
+    "Changes of a circuit breaker's state. How often does a PG fail, and come back?";
+    Counter ADMISSIONS_REFUSED = "payments_pg_admissions_refused_total" {
+        provider: ProviderLabel, operation: ProviderOperation, lane: Lane, reason: AdmissionRefusal
+    } Count, from_zero FromZero::Those(|(provider, ..)| real(provider)),
+    "Calls to a PG that were not even tried; no decline is among them. Whom do we turn away, and why?";
 
     Gauge POOL_CONNECTIONS = "db_client_connection_count" { state: PoolConnectionState } Count,
     from_zero FromZero::Never, "Connections of the database pool.";

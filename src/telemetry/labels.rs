@@ -5,9 +5,11 @@
 //! bounded by the types alone.
 
 mod http;
+mod protection;
 mod words;
 
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
+pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
 pub use self::words::{
     IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
     PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason,
@@ -71,11 +73,14 @@ macro_rules! label {
 }
 
 label!(
+    AdmissionRefusal,
+    BreakerState,
     DeclineClass,
     HttpMethod,
     IdempotencyResult,
     IdempotentRoute,
     InquiryResult,
+    Lane,
     LogLevel,
     Operation,
     OperationOutcome,

@@ -20,9 +20,10 @@ use metrics::Gauge;
 
 use super::catalogue as c;
 use super::labels::{
-    HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
-    PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, RouteLabel,
-    StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    AdmissionRefusal, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Lane, LogLevel,
+    Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome,
+    RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx, TxResult,
+    UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::evidence::DeclineClass;
 
@@ -89,6 +90,35 @@ pub fn provider_call(
 ) {
     let labels = (provider, operation, outcome, StatusLabel::of(status));
     c::PROVIDER_CALL.of(labels).record(elapsed.as_secs_f64());
+}
+
+/// A permit to call a PG is taken.
+pub fn provider_permit(provider: ProviderLabel, lane: Lane) -> Active {
+    Active::begin(c::PROVIDER_PERMITS.of((provider, lane)))
+}
+
+/// How many permits a lane has.
+pub fn provider_permits_max(provider: ProviderLabel, lane: Lane, max: u32) {
+    c::PROVIDER_PERMITS_MAX.of((provider, lane)).set(max);
+}
+
+/// Where a breaker stands.
+pub fn breaker_state(provider: ProviderLabel, operation: ProviderOperation, now: BreakerState) {
+    for state in BreakerState::ALL {
+        let value = if *state == now { 1.0 } else { 0.0 };
+        c::BREAKER_STATE.of((provider, operation, *state)).set(value);
+    }
+}
+
+/// A breaker changed its state.
+pub fn breaker_transition(provider: ProviderLabel, operation: ProviderOperation, to: BreakerState) {
+    c::BREAKER_TRANSITIONS.of((provider, operation, to)).increment(1);
+    breaker_state(provider, operation, to);
+}
+
+/// A call to a PG was not even tried.
+pub fn admission_refused(provider: ProviderLabel, operation: ProviderOperation, lane: Lane, reason: AdmissionRefusal) {
+    c::ADMISSIONS_REFUSED.of((provider, operation, lane, reason)).increment(1);
 }
 
 /// The database pool at one moment.

@@ -189,7 +189,7 @@ impl Code {
             Self::PaymentOfAnotherOrder => ("The payment belongs to another order", "This payment key was used for another order; nothing was charged."),
             Self::PaymentDeclined => ("The payment was declined", "Nothing was charged; `declineClass` says why, and the hold lasts, so that another way to pay can be tried."),
             Self::PaymentReversed => ("The payment is being sent back", "The money came too late, twice, or with another amount; it is being returned in full."),
-            Self::ProviderUnavailable => ("The payment provider could not be asked", "Nothing was charged; repeat the request after `Retry-After` seconds."),
+            Self::ProviderUnavailable => ("The payment provider could not be asked", "Nothing was charged and nothing went back; repeat the request, with the same key, after `Retry-After` seconds. `reason` is `unreachable`, `rate_limited`, `never_arrived`, `breaker_open` (the provider fails, so it is not asked for a while) or `saturated` (too many requests wait for it)."),
             Self::ProviderRefusedRequest => ("The payment provider refused the shop's request", "Nothing was charged; the shop's contract or settings at the provider need a person."),
             Self::PaymentNotCancelable => ("The payment cannot be canceled", "The payment is in `paymentStatus`, where no money can go back."),
             Self::CancellationInProgress => ("Another cancellation is being decided", "A payment has one open cancellation at a time; repeat this one when that is decided."),

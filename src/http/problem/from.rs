@@ -12,6 +12,8 @@ use crate::payments::cancel_order::CancelOrderError;
 use crate::payments::catalogue::CatalogueError;
 use crate::payments::confirm::ConfirmError;
 use crate::payments::order::PlaceError;
+use crate::provider::protection::Refused;
+use crate::telemetry::labels::AdmissionRefusal;
 
 /// A PG that asks for patience gets no more than this from a caller.
 const LONGEST_RETRY_AFTER_S: u64 = 60;
@@ -90,6 +92,7 @@ impl From<ConfirmError> for Problem {
             ConfirmError::KeyMismatch => key_mismatch(),
             ConfirmError::KeyInFlight => key_in_flight(),
             ConfirmError::NotSent(not_sent) => not_sent.into(),
+            ConfirmError::NotAdmitted(refused) => refused.into(),
             ConfirmError::Db(error) => error.into(),
         }
     }
@@ -103,13 +106,30 @@ impl From<NotSent> for Problem {
                 Self::new(Code::ProviderRefusedRequest, "Nothing was charged.").because(cause)
             }
             NotSentReason::Unreachable | NotSentReason::RateLimited | NotSentReason::NeverArrived => {
-                let problem = Self::new(Code::ProviderUnavailable, "Nothing was charged.").because(cause);
+                let problem = Self::new(Code::ProviderUnavailable, "Nothing was charged.")
+                    .with("reason", not_sent.reason.as_str())
+                    .because(cause);
                 match not_sent.retry_after_s {
                     Some(seconds) => problem.retry_after(seconds.clamp(1, LONGEST_RETRY_AFTER_S)),
                     None => problem,
                 }
             }
         }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = match refused.reason {
+            AdmissionRefusal::BreakerOpen => "The PG fails at the moment, so it was not asked. Nothing was done.",
+            AdmissionRefusal::Saturated => "Too many requests wait for the PG already. Nothing was done.",
+        };
+        // Up to the next whole second: coming back early is in vain.
+        let seconds = refused.retry_after.as_secs() + u64::from(refused.retry_after.subsec_nanos() > 0);
+        Self::new(Code::ProviderUnavailable, detail)
+            .with("reason", refused.reason.as_str())
+            .retry_after(seconds.clamp(1, LONGEST_RETRY_AFTER_S))
+            .because(refused)
     }
 }
 
@@ -137,6 +157,7 @@ impl From<CancelError> for Problem {
             }
             CancelError::KeyMismatch => key_mismatch(),
             CancelError::KeyInFlight => key_in_flight(),
+            CancelError::NotAdmitted(refused) => refused.into(),
             CancelError::Db(error) => error.into(),
         }
     }

@@ -7,6 +7,8 @@ use paygauge::config::{BuyerCancel, Config, Environment, Roles, Settings};
 use paygauge::crash::CrashSwitch;
 use paygauge::db::connect::DbConfig;
 use paygauge::http::auth::keys::{self, Role};
+use paygauge::provider::breaker::BreakerRules;
+use paygauge::provider::protection::Limits;
 use paygauge::provider::toss::TossConfig;
 use paygauge::serve::Running;
 use paygauge::telemetry::{self, LogFormat};
@@ -44,6 +46,7 @@ pub fn settings() -> Settings {
     let millis = Duration::from_millis;
     Settings {
         provider_deadline: millis(1_200),
+        provider_limits: limits(),
         recovery_grace: millis(300),
         not_found_quarantine: millis(1_600),
         deposit_poll: millis(400),
@@ -54,6 +57,16 @@ pub fn settings() -> Settings {
         shutdown_grace: millis(5_000),
         buyer_cancel: BuyerCancel::Unpaid,
         ..Settings::default()
+    }
+}
+
+/// Wide enough that no test meets them that is not about them.
+fn limits() -> Limits {
+    Limits {
+        caller_calls_max: 1_000,
+        background_calls_max: 100,
+        background_wait: Duration::from_millis(100),
+        breaker: BreakerRules { failures: u32::MAX, open: Duration::from_millis(500) },
     }
 }
 
