@@ -227,6 +227,10 @@ mod tests {
             ("PAYGAUGE_DB_CONNECTIONS_MAX", "1"),
             ("TOSS_BASE_URL", "ftp://pg.example"),
             ("TOSS_CONFIRM_TIMEOUT_SECONDS", "18446744073709551615"),
+            ("TOSS_CALLS_MAX", "0"),
+            ("TOSS_RECOVERY_CALLS_MAX", "many"),
+            ("TOSS_BREAKER_FAILURES", "21"),
+            ("TOSS_BREAKER_OPEN_SECONDS", "0"),
             ("DATABASE_URL", "host=db.example sslmode=require"),
         ];
         let mistakes = mistakes(&wrong);

@@ -23,6 +23,7 @@ mod documents;
 mod ops;
 mod orders;
 mod process;
+mod protection;
 mod races;
 mod telemetry;
 mod tidy;

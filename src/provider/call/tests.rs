@@ -1,3 +1,5 @@
+//! The door with a PG that answers from a list: what is repeated, and what counts against the PG.
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
@@ -78,7 +80,7 @@ fn declined() -> ConfirmAnswer {
 fn open_to(listed: &Arc<Listed>, failures: u32) -> Door {
     let breaker = BreakerRules { failures, open: Duration::from_secs(60) };
     let limits = Limits { breaker, ..Limits::default() };
-    let provider: Arc<dyn Provider> = Arc::clone(listed) as Arc<dyn Provider>;
+    let provider = Arc::clone(listed);
     Door::new(provider, ProviderLabel::Other, Duration::from_secs(5), limits, CrashSwitch::default())
 }
 
