@@ -85,7 +85,7 @@ impl Door {
     /// The right to take or give back money for a request: to be had before its intent is written, at once or not at
     /// all. A permit that turns out not to be needed is dropped.
     pub fn admit(&self, operation: ProviderOperation) -> Result<Permit, Refused> {
-        self.protection.admit(Lane::Caller, operation)
+        self.protection.admit(operation)
     }
 
     /// The same for recovery, which waits for a place, but not long.

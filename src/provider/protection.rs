@@ -80,11 +80,11 @@ impl Protection {
         })
     }
 
-    /// The right to one call, now or not at all.
-    pub fn admit(self: &Arc<Self>, lane: Lane, operation: ProviderOperation) -> Result<Permit, Refused> {
-        match Arc::clone(self.lane(lane)).try_acquire_owned() {
-            Ok(place) => self.permit(lane, operation, place),
-            Err(_) => Err(self.saturated(lane, operation)),
+    /// The right to one call of a request, now or not at all.
+    pub fn admit(self: &Arc<Self>, operation: ProviderOperation) -> Result<Permit, Refused> {
+        match Arc::clone(&self.callers).try_acquire_owned() {
+            Ok(place) => self.permit(Lane::Caller, operation, place),
+            Err(_) => Err(self.saturated(Lane::Caller, operation)),
         }
     }
 
@@ -113,13 +113,6 @@ impl Protection {
     pub fn states(&self) -> Vec<(ProviderOperation, BreakerState)> {
         let state = |breaker: &Mutex<Breaker>| lock(breaker).state();
         self.breakers.iter().map(|(operation, breaker)| (*operation, state(breaker))).collect()
-    }
-
-    const fn lane(&self, lane: Lane) -> &Arc<Semaphore> {
-        match lane {
-            Lane::Caller => &self.callers,
-            Lane::Background => &self.background,
-        }
     }
 
     fn permit(
@@ -274,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_lane_refuses_and_leaves_the_other_alone() {
         let protection = protection();
-        let confirm = || protection.admit(Lane::Caller, ProviderOperation::Confirm);
+        let confirm = || protection.admit(ProviderOperation::Confirm);
         let (one, two) = (confirm().expect("a place"), confirm().expect("a place"));
         assert_eq!(reason(confirm()), Some(AdmissionRefusal::Saturated));
         let own = protection.admit_soon(ProviderOperation::Inquire).await.expect("the background's own place");
@@ -285,31 +278,32 @@ mod tests {
         drop((two, own));
     }
 
-    #[test]
-    fn an_open_breaker_refuses_its_operation_in_both_lanes_and_no_other() {
+    #[tokio::test]
+    async fn an_open_breaker_refuses_its_operation_in_both_lanes_and_no_other() {
         let protection = protection();
         for _ in 0..Limits::default().breaker.failures {
-            let mut permit = protection.admit(Lane::Caller, ProviderOperation::Confirm).expect("a place");
+            let mut permit = protection.admit(ProviderOperation::Confirm).expect("a place");
             permit.report(Health::Fails);
         }
-        for lane in [Lane::Caller, Lane::Background] {
-            let refused = protection.admit(lane, ProviderOperation::Confirm).expect_err("open");
+        let soon = protection.admit_soon(ProviderOperation::Confirm).await;
+        for admitted in [protection.admit(ProviderOperation::Confirm), soon] {
+            let refused = admitted.expect_err("open");
             assert_eq!(refused.reason, AdmissionRefusal::BreakerOpen);
             assert!(refused.retry_after > Duration::from_secs(9), "{:?}", refused.retry_after);
         }
-        assert!(protection.admit(Lane::Caller, ProviderOperation::Inquire).is_ok());
+        assert!(protection.admit(ProviderOperation::Inquire).is_ok());
         assert_eq!(protection.background_room(ProviderOperation::Confirm), 0);
         assert_eq!(protection.background_room(ProviderOperation::Inquire), 1);
     }
 
-    #[test]
-    fn a_refusal_by_the_breaker_takes_no_place() {
+    #[tokio::test]
+    async fn a_refusal_by_the_breaker_takes_no_place() {
         let protection = protection();
         for _ in 0..100 {
-            let mut permit = protection.admit(Lane::Background, ProviderOperation::Inquire).ok();
+            let mut permit = protection.admit_soon(ProviderOperation::Inquire).await.ok();
             permit.iter_mut().for_each(|permit| permit.report(Health::Fails));
         }
         assert_eq!(protection.background.available_permits(), 1);
-        assert!(protection.admit(Lane::Background, ProviderOperation::Cancel).is_ok());
+        assert!(protection.admit_soon(ProviderOperation::Cancel).await.is_ok());
     }
 }
