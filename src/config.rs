@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use self::reader::Reader;
-pub use self::settings::{BuyerCancel, Settings};
+pub use self::settings::{AuditSettings, BuyerCancel, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::DbConfig;
 use crate::provider::toss::TossConfig;
@@ -123,6 +123,16 @@ pub fn database_from_env() -> Result<DbConfig, Vec<String>> {
     let mut read = Reader::new(std::env::vars());
     let database = read.database(None);
     read.finish(database)
+}
+
+/// Reads what `paygauge audit` needs: the database, and when something counts as stuck.
+///
+/// # Errors
+/// Every mistake, one per line.
+pub fn audit_from_env() -> Result<(DbConfig, AuditSettings), Vec<String>> {
+    let mut read = Reader::new(std::env::vars());
+    let audit = (read.database(None), read.audit());
+    read.finish(audit)
 }
 
 /// What the development stack takes from the environment; everything else it decides itself.

@@ -27,6 +27,8 @@ enum Command {
     Serve,
     /// Bring the database's schema up to this version.
     Migrate,
+    /// Judge the books: ends with 0 if they are right, 1 if they are not, 2 if nobody can say.
+    Audit(cli::audit::AuditArgs),
     /// Make, list and revoke API keys.
     Keys {
         #[command(subcommand)]
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev(args),
         Command::Serve => serve_from_env(),
         Command::Migrate => with_database(migrate),
+        Command::Audit(args) => return cli::audit::run(&args),
         Command::Keys { action } => with_database(move |config| cli::keys::run(config, action)),
     };
     match done {
@@ -68,7 +71,7 @@ fn dev(args: DevArgs) -> anyhow::Result<()> {
 
 #[cfg(not(feature = "dev"))]
 fn dev(_args: DevArgs) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no development stack; say what to do: serve, migrate or keys (see --help)")
+    anyhow::bail!("this build has no development stack; say what to do: serve, migrate, audit or keys (see --help)")
 }
 
 fn serve_from_env() -> anyhow::Result<()> {

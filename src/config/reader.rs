@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{BuyerCancel, Environment, Roles, Settings};
+use super::{AuditSettings, BuyerCancel, Environment, Roles, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
 use crate::provider::breaker::BreakerRules;
@@ -226,6 +226,7 @@ impl Reader {
             not_found_quarantine: base.not_found_quarantine.max(call * 3),
             shutdown_grace: base.shutdown_grace.max(call + Duration::from_secs(5)),
             worker_poll: self.duration("PAYGAUGE_WORKER_POLL_MS", Duration::from_millis(1), 60_000, base.worker_poll),
+            audit: self.audit(),
             ..base
         };
         self.mistakes.extend(settings.mistakes());
@@ -254,6 +255,21 @@ impl Reader {
         }
         self.mistakes.push(format!("{name} is not from 1 to {most}: {count}"));
         default
+    }
+
+    /// When the auditor runs, and what it calls stuck.
+    pub(super) fn audit(&mut self) -> AuditSettings {
+        let base = AuditSettings::default();
+        let (second, day, month) = (Duration::from_secs(1), 24 * 60 * 60, 30 * 24 * 60 * 60);
+        AuditSettings {
+            interval: self.duration("PAYGAUGE_AUDIT_SECONDS", second, day, base.interval),
+            full_interval: self.duration("PAYGAUGE_AUDIT_FULL_SECONDS", second, month, base.full_interval),
+            stuck_intent: self.duration("PAYGAUGE_AUDIT_STUCK_INTENT_SECONDS", second, month, base.stuck_intent),
+            stuck_deposit: self.duration("PAYGAUGE_AUDIT_STUCK_DEPOSIT_SECONDS", second, month, base.stuck_deposit),
+            stuck_hold: self.duration("PAYGAUGE_AUDIT_STUCK_HOLD_SECONDS", second, month, base.stuck_hold),
+            stuck_webhook: self.duration("PAYGAUGE_AUDIT_STUCK_WEBHOOK_SECONDS", second, month, base.stuck_webhook),
+            ..base
+        }
     }
 
     /// Where a test wants this process to die. Only builds with the feature `dev` can, and never with real money.

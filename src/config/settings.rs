@@ -54,6 +54,48 @@ pub struct Settings {
     pub page_rows_max: i64,
     /// The most lines of an order.
     pub order_lines_max: usize,
+    /// When the auditor runs, and what it calls stuck.
+    pub audit: AuditSettings,
+}
+
+/// When the auditor runs, and what it calls stuck.
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    /// How often what changed is judged.
+    pub interval: Duration,
+    /// How often every row is judged.
+    pub full_interval: Duration,
+    /// How old a confirm or a cancellation may be while its outcome is unknown.
+    pub stuck_intent: Duration,
+    /// How long after its due date a virtual account may wait.
+    pub stuck_deposit: Duration,
+    /// How long after its hold an order may be pending.
+    pub stuck_hold: Duration,
+    /// How long a webhook may be unread.
+    pub stuck_webhook: Duration,
+    /// Rows judged by one statement.
+    pub page_rows: i64,
+    /// How long one statement may run.
+    pub statement_limit: Duration,
+    /// How long a process owns the audit without saying so again.
+    pub lease: Duration,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        Self {
+            interval: Duration::from_secs(10),
+            full_interval: minutes(60 * 24),
+            stuck_intent: minutes(15),
+            stuck_deposit: minutes(60),
+            stuck_hold: minutes(5),
+            stuck_webhook: minutes(60),
+            page_rows: 1_000,
+            statement_limit: Duration::from_secs(30),
+            lease: minutes(2),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -80,6 +122,7 @@ impl Default for Settings {
             body_bytes_max: 64 * 1024,
             page_rows_max: 100,
             order_lines_max: 50,
+            audit: AuditSettings::default(),
         }
     }
 }
@@ -104,6 +147,10 @@ impl Settings {
         require(self.not_found_quarantine > call, "the not-found quarantine must outlast a PG call and its grace");
         require(self.shutdown_grace > self.provider_deadline, "shutdown must wait longer than a PG call");
         require(!self.hold.is_zero(), "the hold must last");
+        let audit = &self.audit;
+        require(audit.stuck_intent > call, "an intent must not count as stuck before its call is over");
+        require(audit.stuck_deposit > self.deposit_grace, "an account must not count as stuck before it is given up");
+        require(audit.lease > audit.statement_limit * 2, "the auditor's lease must outlast its statements");
         mistakes
     }
 }

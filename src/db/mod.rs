@@ -4,6 +4,7 @@
 //! open no transaction. Transactions are opened in `payments/` and `worker/`, through [`Db::transaction`], which
 //! measures each, and never while a PG is being called.
 
+pub mod audit;
 pub mod cancellations;
 pub mod connect;
 pub mod events;

@@ -201,6 +201,30 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    audit_progress (rule, mode) {
+        rule -> Text,
+        mode -> Text,
+        rows_checked -> BigInt,
+        violations -> BigInt,
+        duration_ms -> BigInt,
+        proven_until -> Nullable<Timestamptz>,
+        last_violation_at -> Nullable<Timestamptz>,
+        event_id -> Nullable<BigInt>,
+        next_event_id -> Nullable<BigInt>,
+        next_transaction -> Nullable<BigInt>,
+        standing -> Array<Uuid>,
+    }
+}
+
+diesel::table! {
+    audit_leases (mode) {
+        mode -> Text,
+        owner -> Uuid,
+        lease_until -> Timestamptz,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     products,
     stock,
@@ -214,4 +238,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     webhook_inbox,
     events,
     api_keys,
+    audit_progress,
+    audit_leases,
 );

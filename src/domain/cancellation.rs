@@ -44,6 +44,18 @@ vocabulary! {
     }
 }
 
+/// The state that a cancellation begins in by `event`, if it can be the first of its history. One that was made in the
+/// PG's own console begins as done.
+#[must_use]
+pub const fn first(event: CancellationEvent) -> Option<CancellationStatus> {
+    use CancellationEvent as E;
+    match event {
+        E::Requested => Some(CancellationStatus::Requested),
+        E::Done => Some(CancellationStatus::Done),
+        E::OutcomeUnknown | E::Reduced | E::Refused => None,
+    }
+}
+
 /// The state after `event`, or why there is none.
 pub fn next(status: CancellationStatus, event: CancellationEvent) -> Result<CancellationStatus, IllegalTransition> {
     use CancellationEvent as E;

@@ -3,6 +3,7 @@
 //! Owns every decision about legality. No I/O, no clock, no database and no HTTP type is known here, so each
 //! rule can be tested by calling a function.
 
+pub mod audit;
 pub mod cancellation;
 pub mod evidence;
 pub mod ids;

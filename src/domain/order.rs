@@ -52,6 +52,26 @@ vocabulary! {
     }
 }
 
+/// The state that an order begins in by `event`, if it can be the first of its history.
+#[must_use]
+pub const fn first(event: OrderEvent) -> Option<OrderStatus> {
+    use OrderEvent as E;
+    match event {
+        E::Placed => Some(OrderStatus::Pending),
+        E::ConfirmStarted
+        | E::Reopened
+        | E::HoldExpired
+        | E::DepositAwaited
+        | E::Paid
+        | E::DepositReversed
+        | E::DepositOverdue
+        | E::CanceledUnpaid
+        | E::PartiallyCanceled
+        | E::Canceled
+        | E::CancelRequested => None,
+    }
+}
+
 /// The state after `event`, or why there is none.
 pub fn next(status: OrderStatus, event: OrderEvent) -> Result<OrderStatus, IllegalTransition> {
     use OrderEvent as E;

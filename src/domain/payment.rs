@@ -54,6 +54,25 @@ vocabulary! {
     }
 }
 
+/// The state that a payment begins in by `event`, if it can be the first of its history.
+#[must_use]
+pub const fn first(event: PaymentEvent) -> Option<PaymentStatus> {
+    use PaymentEvent as E;
+    match event {
+        E::ConfirmStarted => Some(PaymentStatus::Confirming),
+        E::OutcomeUnknown
+        | E::NotSent
+        | E::Approved
+        | E::Declined
+        | E::DepositAwaited
+        | E::DepositReversed
+        | E::DepositOverdue
+        | E::ReversalStarted
+        | E::PartiallyCanceled
+        | E::Canceled => None,
+    }
+}
+
 /// The state after `event`, or why there is none.
 pub fn next(status: PaymentStatus, event: PaymentEvent) -> Result<PaymentStatus, IllegalTransition> {
     use PaymentEvent as E;

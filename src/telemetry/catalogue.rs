@@ -8,11 +8,12 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::family::{Family, FromZero};
 use super::labels::{
-    AdmissionRefusal, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Label, Lane,
-    LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation,
+    AdmissionRefusal, AuditMode, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Label,
+    Lane, LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation,
     ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx,
     TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
+use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
 
 /// What the exposition calls a metric.
@@ -250,6 +251,16 @@ catalogue! {
     from_zero FromZero::Every, "Rounds of the worker's tasks.";
     Gauge WORKER_SUCCESS = "payments_worker_last_success_timestamp_seconds" { task: Task } Timestamp,
     from_zero FromZero::Never, "When a task last ended a round well. Which loop is dead?";
+
+    Gauge AUDIT_VIOLATIONS = "payments_audit_violations" { rule: AuditRule } Count, from_zero FromZero::Every,
+    "Rows that break a rule now, as far as they are known. Are the books right, and is anything stuck?";
+    Counter AUDIT_ROWS = "payments_audit_rows_checked_total" { rule: AuditRule, mode: AuditMode } Count,
+    from_zero FromZero::Every, "Rows judged by a rule. Nothing broken among no rows proves nothing.";
+    Gauge AUDIT_PROVEN = "payments_audit_proven_until_timestamp_seconds" { rule: AuditRule, mode: AuditMode }
+    Timestamp, from_zero FromZero::Every,
+    "Until when a rule has judged what was committed; 0 if never. For how long is money not proven?";
+    Gauge AUDIT_DURATION = "payments_audit_duration_seconds" { rule: AuditRule, mode: AuditMode } Seconds,
+    from_zero FromZero::Every, "How long the database took for the last run of a rule.";
 
     Counter LOG_LINES = "payments_log_lines_total" { level: LogLevel } Count, from_zero FromZero::Every,
     "Log lines written.";

@@ -11,10 +11,11 @@ mod words;
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
 pub use self::words::{
-    IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
+    AuditMode, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
     PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason,
     StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
+use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
 
 mod sealed {
@@ -75,6 +76,8 @@ macro_rules! label {
 label!(
     AdmissionRefusal,
     BreakerState,
+    AuditMode,
+    AuditRule,
     DeclineClass,
     HttpMethod,
     IdempotencyResult,

@@ -20,11 +20,12 @@ use metrics::Gauge;
 
 use super::catalogue as c;
 use super::labels::{
-    AdmissionRefusal, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Lane, LogLevel,
-    Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome,
-    RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx, TxResult,
-    UnresolvedKind, WebhookApplied, WebhookReceived,
+    AdmissionRefusal, AuditMode, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Lane,
+    LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation,
+    ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx,
+    TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
+use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
 
 /// Counts something as going on until it is dropped.
@@ -210,6 +211,22 @@ pub fn worker_tick(task: Task, result: TickResult, now: DateTime<Utc>) {
         TickResult::Idle | TickResult::Worked => c::WORKER_SUCCESS.of((task,)).set(unix_seconds(now)),
         TickResult::Failed => {}
     }
+}
+
+/// Rows break a rule now.
+pub fn audit_violations(rule: AuditRule, rows: u32) {
+    c::AUDIT_VIOLATIONS.of((rule,)).set(rows);
+}
+
+/// A rule judged rows.
+pub fn audit_rows(rule: AuditRule, mode: AuditMode, rows: u64) {
+    c::AUDIT_ROWS.of((rule, mode)).increment(rows);
+}
+
+/// A rule has judged what was committed before `until`, and its last run took this long.
+pub fn audit_proven(rule: AuditRule, mode: AuditMode, until: Option<DateTime<Utc>>, took: Duration) {
+    c::AUDIT_PROVEN.of((rule, mode)).set(until.map_or(0.0, unix_seconds));
+    c::AUDIT_DURATION.of((rule, mode)).set(took.as_secs_f64());
 }
 
 /// Log lines found no room.

@@ -3,6 +3,7 @@
 //! A loop wakes by its timer or by a nudge of this process, takes bounded batches until none is left, and says how it
 //! went. Several processes may run it: rows are leased, so no two of them do the same thing at a time.
 
+mod audit;
 mod gauges;
 mod housekeeping;
 
@@ -36,6 +37,8 @@ pub async fn run(app: Arc<App>, readiness: Arc<Readiness>, stop: CancellationTok
         tokio::spawn(webhooks_loop(worker.clone(), stop.clone(), poll)),
         tokio::spawn(expiry_loop(worker.clone(), stop.clone(), poll)),
         tokio::spawn(gauges_loop(worker.clone(), stop.clone())),
+        tokio::spawn(audit::changed_loop(worker.clone(), stop.clone())),
+        tokio::spawn(audit::full_loop(worker.clone(), stop.clone())),
         tokio::spawn(housekeeping_loop(worker, stop)),
     ];
     for task in tasks {

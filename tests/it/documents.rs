@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use paygauge::domain::audit::AuditRule;
 use paygauge::http::problem::Code;
 use paygauge::telemetry::catalogue;
 
@@ -38,6 +39,22 @@ fn the_operations_page_lists_every_metric_and_no_other() {
         first_column(&text("docs/operations.md")).into_iter().filter(|name| is_metric(name)).collect();
     let known: BTreeSet<String> = catalogue::all().iter().map(|metric| metric.name.to_owned()).collect();
     assert_eq!(listed.symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn the_operations_page_lists_every_rule_of_the_audit_with_its_severity_and_no_other() {
+    // Rows of the form: | `order_total` | violation | …
+    let page = text("docs/operations.md");
+    let rows = page.lines().filter(|line| line.contains("` | violation |") || line.contains("` | stuck |"));
+    let listed: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).skip(1);
+            (cells.next().expect("a rule"), cells.next().expect("a severity"))
+        })
+        .collect();
+    let known: BTreeSet<(String, String)> =
+        AuditRule::ALL.iter().map(|rule| (rule.to_string(), rule.severity().to_string())).collect();
+    assert_eq!(listed.symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
 }
 
 fn is_metric(name: &str) -> bool {

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod audit;
 mod auth;
 mod cancel;
 mod collisions;

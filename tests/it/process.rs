@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use paygauge::db::connect;
+use paygauge::db::connect::{self, DbConfig};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::invariants;
 use crate::support::programs;
-use crate::support::shop::{Client, http};
+use crate::support::shop::{Client, http, invariants_client};
 use crate::support::{database, eventually};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_paygauge");
@@ -133,13 +133,15 @@ impl Stack {
         tokio::task::spawn_blocking(move || self.child.wait()).await.expect("a thread").expect("its end")
     }
 
-    async fn database(&self) -> tokio_postgres::Client {
+    fn database_config(&self) -> DbConfig {
         let line = self.output.lines().find(|line| line.contains("psql -h ")).expect("how to reach the database");
         let socket = line.split("psql -h ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a socket");
-        let config = format!("host={} user=postgres dbname=paygauge", socket.trim_matches('\''));
-        let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.expect("a connection");
-        tokio::spawn(connection);
-        client
+        let socket = socket.trim_matches('\'').replace('/', "%2F");
+        DbConfig { url: format!("postgres://postgres@{socket}/paygauge").into(), ..database::config("paygauge") }
+    }
+
+    async fn database(&self) -> tokio_postgres::Client {
+        invariants_client(&self.database_config()).await
     }
 }
 
@@ -222,7 +224,7 @@ async fn killed_under_load_it_leaves_no_process_and_comes_back_with_every_book_r
         stack = Stack::start(&place.0);
         let database = stack.database().await;
         invariants::quiet(&database).await;
-        invariants::rules(&database).await;
+        invariants::rules(&stack.database_config()).await;
         let book: Value = http().get(stack.said("pg-mock")).send().await.expect("the book").json().await.expect("JSON");
         let mut theirs: BTreeMap<String, i64> = BTreeMap::new();
         for payment in book["payments"].as_array().expect("payments") {

@@ -91,7 +91,7 @@ async fn opens_on(behaviour: Behaviour) {
     assert_eq!(rows(&shop).await, before, "a request that is turned away leaves nothing behind");
     assert_eq!(shop.mock.book().calls.confirm, calls, "the PG is not asked");
     assert_eq!(shop.order_now(&order.id).await.text("status"), "pending");
-    invariants::rules(&invariants_client(&shop.database).await).await;
+    invariants::rules(&shop.database).await;
     shop.running.stop().await;
 }
 

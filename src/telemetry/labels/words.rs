@@ -184,6 +184,8 @@ vocabulary! {
         Overview => "overview",
         /// Remove what is too old to matter.
         Housekeeping => "housekeeping",
+        /// Judge the books.
+        Audit => "audit",
     }
 }
 
@@ -310,6 +312,20 @@ vocabulary! {
         Overview => "overview",
         /// Remove what is too old to matter.
         Housekeeping => "housekeeping",
+        /// Judge what changed.
+        Audit => "audit",
+        /// Judge every row.
+        AuditFull => "audit_full",
+    }
+}
+
+vocabulary! {
+    /// Which rows a run of the auditor is about.
+    pub enum AuditMode {
+        /// What changed since the last round.
+        Changed => "changed",
+        /// Every row.
+        Full => "full",
     }
 }
 

@@ -53,6 +53,25 @@ pub async fn fresh() -> DbConfig {
     config(&name)
 }
 
+/// A database of its own, without the schema.
+pub async fn empty() -> DbConfig {
+    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    connect::ensure_database(&config("postgres"), &name, None).await.expect("a database");
+    config(&name)
+}
+
+/// Ends every use of a database for good, so that it can be copied; returns its name.
+pub async fn closed(database: &DbConfig) -> String {
+    Outage::of(database).await.name
+}
+
+/// A copy of a closed database.
+pub async fn copy_of(source: &str) -> DbConfig {
+    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    connect::ensure_database(&config("postgres"), &name, Some(source)).await.expect("a copy");
+    config(&name)
+}
+
 /// A database that nobody can reach, until this ends.
 pub struct Outage {
     name: String,

@@ -3,96 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use paygauge::config::AuditSettings;
+use paygauge::crash::CrashSwitch;
+use paygauge::db::Db;
+use paygauge::db::connect::{self, DbConfig};
+use paygauge::domain::audit::AuditRule;
+use paygauge::payments::audit::{Report, audit};
 use tokio_postgres::Client;
 
 use super::eventually;
 use super::shop::{Shop, invariants_client};
-
-/// Rules over our own rows: each query lists what breaks the rule.
-const RULES: &[(&str, &str)] = &[
-    (
-        "stock is conserved: adjustments = available + held + sold and not given back",
-        "select p.id::text from products p
-         join stock s on s.product_id = p.id
-         where (select coalesce(sum(delta), 0) from stock_adjustments a where a.product_id = p.id) <>
-             s.available + (
-                 select coalesce(sum(i.quantity - case when o.status in ('paid', 'partially_canceled')
-                                                  then i.canceled_quantity else 0 end), 0)
-                 from order_items i join orders o on o.id = i.order_id
-                 where i.product_id = p.id
-                   and o.status in ('pending', 'confirming', 'awaiting_deposit', 'paid', 'partially_canceled'))",
-    ),
-    (
-        "history has no gaps: seq runs from 1 to the row's version",
-        "select a.id::text from (
-             select 'order' as aggregate, id, version from orders
-             union all select 'payment', id, version from payments
-             union all select 'cancellation', id, version from cancellations) a
-         left join lateral (
-             select count(*) as n, min(seq) as lo, max(seq) as hi from events e
-             where e.aggregate = a.aggregate and e.aggregate_id = a.id) e on true
-         where e.n <> a.version or e.lo <> 1 or e.hi <> a.version",
-    ),
-    (
-        "the newest event tells the row's status",
-        "select a.id::text from (
-             select 'order' as aggregate, id, version, status from orders
-             union all select 'payment', id, version, status from payments
-             union all select 'cancellation', id, version, status from cancellations) a
-         join events e on e.aggregate = a.aggregate and e.aggregate_id = a.id and e.seq = a.version
-         where e.to_status <> a.status",
-    ),
-    (
-        "each event starts where the one before ended",
-        "select e.aggregate_id::text from events e
-         join events b on b.aggregate = e.aggregate and b.aggregate_id = e.aggregate_id and b.seq = e.seq - 1
-         where e.from_status is distinct from b.to_status",
-    ),
-    (
-        "an order is paid exactly when it has a live payment with its money",
-        "select o.id::text from orders o
-         where (o.status in ('paid', 'partially_canceled')) <>
-             exists (select 1 from payments p where p.order_id = o.id and p.status in ('approved', 'partially_canceled'))
-            or (o.status = 'confirming') <>
-             exists (select 1 from payments p where p.order_id = o.id and p.status = 'confirming')
-            or (o.status = 'awaiting_deposit') <>
-             exists (select 1 from payments p where p.order_id = o.id and p.status = 'awaiting_deposit')",
-    ),
-    (
-        "what was canceled of a payment is the sum of its cancellations",
-        "select p.id::text from payments p
-         where p.canceled_amount <> (select coalesce(sum(moved_amount), 0) from cancellations c
-                                     where c.payment_id = p.id and c.status = 'done')
-            or p.canceling_amount <> (select coalesce(sum(amount), 0) from cancellations c
-                                      where c.payment_id = p.id and c.status = 'requested')",
-    ),
-    (
-        "what was canceled of a line is the sum of its cancellations' units",
-        "select i.order_id::text from order_items i
-         where i.canceled_quantity <> (select coalesce(sum(u.quantity), 0) from cancellation_items u
-                 join cancellations c on c.id = u.cancellation_id
-                 where u.order_id = i.order_id and u.line = i.line and c.status = 'done')
-            or i.canceling_quantity <> (select coalesce(sum(u.quantity), 0) from cancellation_items u
-                 join cancellations c on c.id = u.cancellation_id
-                 where u.order_id = i.order_id and u.line = i.line and c.status = 'requested')",
-    ),
-    (
-        "a payment is fully canceled exactly when nothing is left",
-        "select id::text from payments where approved_amount is not null and status <> 'reversing'
-         and (status = 'canceled') <> (canceled_amount = approved_amount)",
-    ),
-    (
-        "an order's amount is the sum of its lines",
-        "select o.id::text from orders o
-         where o.amount <> (select sum(quantity * unit_price) from order_items i where i.order_id = o.id)",
-    ),
-    (
-        "an answered key has a decided resource",
-        "select k.key from idempotency_keys k
-         join payments p on p.id = k.resource_id
-         where k.status = 'done' and p.status in ('confirming', 'ready')",
-    ),
-];
 
 /// Waits until nothing is in flight, then checks every rule and the PG's book.
 pub async fn hold(shop: &Shop) {
@@ -100,7 +20,7 @@ pub async fn hold(shop: &Shop) {
     if shop.has_worker {
         quiet(&client).await;
     }
-    rules(&client).await;
+    rules(&shop.database).await;
     let book = shop.mock.book();
     let mut theirs = BTreeMap::new();
     for payment in &book.payments {
@@ -118,12 +38,21 @@ pub fn kept(approved: i64, canceled: i64) -> i64 {
     if approved == 0 { 0 } else { approved - canceled }
 }
 
-/// Checks every rule over our own rows.
-pub async fn rules(client: &Client) {
-    for (rule, query) in RULES {
-        let broken: Vec<String> = client.query(*query, &[]).await.expect(rule).iter().map(|row| row.get(0)).collect();
-        assert!(broken.is_empty(), "broken: {rule}: {broken:?}");
-    }
+/// Audits our own rows, and has the worker's own auditor never have found anything either.
+pub async fn rules(database: &DbConfig) {
+    let report = audited(database, &AuditSettings::default()).await;
+    let broken: Vec<_> = report.rules.iter().filter(|found| found.broken > 0).collect();
+    assert!(broken.is_empty(), "broken: {broken:#?}");
+    let found = "select rule || ' ' || mode from audit_progress where last_violation_at is not null";
+    let client = invariants_client(database).await;
+    let found: Vec<String> = client.query(found, &[]).await.expect("progress").iter().map(|row| row.get(0)).collect();
+    assert!(found.is_empty(), "the worker's auditor saw something broken: {found:?}");
+}
+
+/// What the auditor says of every row.
+pub async fn audited(database: &DbConfig, settings: &AuditSettings) -> Report {
+    let db = Db::new(connect::pool(database).await.expect("a pool"), 2, CrashSwitch::default());
+    audit(&db, settings, AuditRule::ALL).await.expect("an audit")
 }
 
 /// How long recovery may take after a crash: an intent belongs to its request until the PG call's deadline is over.
