@@ -135,6 +135,32 @@ pub fn audit_from_env() -> Result<(DbConfig, AuditSettings), Vec<String>> {
     read.finish(audit)
 }
 
+/// What an operator's command needs that asks the PG.
+#[derive(Clone)]
+pub struct OperatorConfig {
+    /// The database.
+    pub database: DbConfig,
+    /// The PG.
+    pub toss: TossConfig,
+    /// Durations, limits and policies.
+    pub settings: Settings,
+    /// Where tests make this process die.
+    pub crash: CrashSwitch,
+}
+
+/// Reads what a command needs that asks the PG: what `serve` reads, without the listeners and the tokens.
+///
+/// # Errors
+/// Every mistake, one per line.
+pub fn operator_from_env() -> Result<OperatorConfig, Vec<String>> {
+    let mut read = Reader::new(std::env::vars());
+    let environment = read.environment();
+    let toss = read.toss(environment);
+    let settings = read.settings(&toss);
+    let (database, crash) = (read.database(environment), read.crash(environment));
+    read.finish(OperatorConfig { database, toss, settings, crash })
+}
+
 /// What the development stack takes from the environment; everything else it decides itself.
 #[derive(Debug, Clone, Default)]
 pub struct DevVars {

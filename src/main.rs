@@ -34,6 +34,10 @@ enum Command {
         #[command(subcommand)]
         action: cli::keys::KeysAction,
     },
+    /// Say why a payment is where it is, and what may be done.
+    Explain(cli::explain::ExplainArgs),
+    /// Ask the PG about a payment now, and apply what it says.
+    Inquire(cli::inquire::InquireArgs),
 }
 
 #[derive(Args, Clone)]
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         Command::Migrate => with_database(migrate),
         Command::Audit(args) => return cli::audit::run(&args),
         Command::Keys { action } => with_database(move |config| cli::keys::run(config, action)),
+        Command::Explain(args) => with_database(move |config| cli::explain::run(config, args)),
+        Command::Inquire(args) => inquire(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,6 +83,11 @@ fn dev(_args: DevArgs) -> anyhow::Result<()> {
 fn serve_from_env() -> anyhow::Result<()> {
     let config = Config::from_env().map_err(mistakes)?;
     serve::runtime()?.block_on(serve::serve(config))
+}
+
+fn inquire(args: cli::inquire::InquireArgs) -> anyhow::Result<()> {
+    let config = config::operator_from_env().map_err(mistakes)?;
+    serve::runtime()?.block_on(cli::inquire::run(config, args))
 }
 
 fn mistakes(mistakes: Vec<String>) -> anyhow::Error {

@@ -14,14 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Nudges, Readiness};
-use crate::config::Config;
+use crate::config::{Config, Settings};
+use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
 use crate::db::{Db, DbError};
 use crate::http::auth::tokens::Tokens;
 use crate::http::listen::listen;
 use crate::http::{self, AppState, OpsState};
 use crate::provider::call::Door;
-use crate::provider::toss::Toss;
+use crate::provider::toss::{Toss, TossConfig};
 use crate::telemetry::labels::ProviderLabel;
 use crate::telemetry::{self, MetricsHandle, TelemetryConfig};
 use crate::worker;
@@ -109,7 +110,7 @@ impl Running {
         ops: TcpListener,
         metrics: MetricsHandle,
     ) -> anyhow::Result<Self> {
-        let app = build(&config).await?;
+        let app = app(&config.database, &config.toss, &config.settings, &config.crash).await?;
         let readiness = Arc::new(Readiness::default());
         match connect::is_migrated(&config.database).await {
             Ok(true) => readiness.set_migrated(),
@@ -187,17 +188,26 @@ impl Running {
     }
 }
 
-async fn build(config: &Config) -> anyhow::Result<Arc<App>> {
-    let pool = connect::pool(&config.database).await?;
-    let db = Db::new(pool, config.database.pool_connections_max, config.crash.clone());
-    let toss = Toss::new(config.toss.clone())?;
-    let settings = config.settings.clone();
+/// The database and the PG together, as every role and the operators' commands use them.
+///
+/// # Errors
+/// If the database's address or the PG's settings cannot be used.
+pub async fn app(
+    database: &DbConfig,
+    toss: &TossConfig,
+    settings: &Settings,
+    crash: &CrashSwitch,
+) -> anyhow::Result<Arc<App>> {
+    let pool = connect::pool(database).await?;
+    let db = Db::new(pool, database.pool_connections_max, crash.clone());
+    let toss = Toss::new(toss.clone())?;
+    let settings = settings.clone();
     let provider = Door::new(
         Arc::new(toss),
         ProviderLabel::Toss,
         settings.provider_deadline,
         settings.provider_limits,
-        config.crash.clone(),
+        crash.clone(),
     );
     Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), nudges: Nudges::default() }))
 }

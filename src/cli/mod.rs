@@ -2,4 +2,6 @@
 //! and end with a code that a script can use.
 
 pub mod audit;
+pub mod explain;
+pub mod inquire;
 pub mod keys;

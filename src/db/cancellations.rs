@@ -409,3 +409,27 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
         .await?;
     Ok(rows)
 }
+
+/// Leases a payment's open cancellation whatever its time, if no worker has it and its first request is over.
+pub async fn lease_open(
+    conn: &mut Conn,
+    payment: PaymentId,
+    lease: Duration,
+) -> Result<Option<CancellationRow>, DbError> {
+    let row = diesel::update(cancellations::table)
+        .filter(cancellations::payment_id.eq(payment))
+        .filter(cancellations::status.eq(CancellationStatus::Requested))
+        .filter(cancellations::lease_until.is_null().or(cancellations::lease_until.lt(now)))
+        .filter(cancellations::doubt.is_not_null().or(cancellations::inquire_at.le(now)))
+        .set(cancellations::lease_until.eq(later(lease).nullable()))
+        .returning(CancellationRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// Until when a worker has the cancellation in hand, or last had.
+pub async fn leased_until(conn: &mut Conn, id: CancellationId) -> Result<Option<DateTime<Utc>>, DbError> {
+    Ok(cancellations::table.find(id).select(cancellations::lease_until).first(conn).await?)
+}

@@ -371,6 +371,29 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
     Ok(rows)
 }
 
+/// Leases one payment whatever its time, if it is open, no worker has it, and its first request is over.
+pub async fn lease_open(conn: &mut Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
+    let request_over = payments::doubt
+        .is_not_null()
+        .or(payments::inquire_at.le(now))
+        .or(payments::status.eq(PaymentStatus::AwaitingDeposit));
+    let row = diesel::update(payments::table.find(id))
+        .filter(payments::inquire_at.is_not_null())
+        .filter(payments::lease_until.is_null().or(payments::lease_until.lt(now)))
+        .filter(request_over)
+        .set(payments::lease_until.eq(later(lease).nullable()))
+        .returning(PaymentRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(row)
+}
+
+/// Until when a worker has the payment in hand, or last had.
+pub async fn leased_until(conn: &mut Conn, id: PaymentId) -> Result<Option<DateTime<Utc>>, DbError> {
+    Ok(payments::table.find(id).select(payments::lease_until).first(conn).await?)
+}
+
 /// Which payments to list. Times are bounds on when the confirm first came.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PaymentFilter {

@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod cancellation;
 pub mod evidence;
+pub mod explanation;
 pub mod ids;
 pub mod money;
 pub mod order;

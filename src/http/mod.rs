@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod listen;
 pub mod middleware;
 mod openapi;
+pub mod operators;
 pub mod ops;
 pub mod orders;
 pub mod payments;
@@ -104,6 +105,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(payments::get))
         .routes(routes!(payments::cancel))
         .routes(routes!(payments::timeline))
+        .routes(routes!(operators::explain))
+        .routes(routes!(operators::inquire))
         .routes(routes!(payments::get_cancellation))
         .routes(routes!(webhooks::receive))
 }

@@ -77,6 +77,8 @@ const OWN_PROBLEMS: &[(&str, &[Code])] = &[
         ],
     ),
     ("getPaymentTimeline", &[Code::PaymentNotFound]),
+    ("explainPayment", &[Code::PaymentNotFound]),
+    ("inquirePayment", &[Code::PaymentNotFound, Code::ProviderUnavailable]),
     ("getCancellation", &[Code::CancellationNotFound]),
     ("receiveWebhook", &[Code::RouteNotFound]),
 ];

@@ -94,27 +94,44 @@ pub(super) fn inquiries_now(app: &App) -> i64 {
 
 /// Asks about one payment and records what is learnt.
 pub async fn recover_payment(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Change, ResolveError> {
+    Ok(ask_about(app, row, origin).await?.change)
+}
+
+/// What asking about a payment came to.
+pub(super) struct Asked {
+    /// What changed.
+    pub(super) change: Change,
+    /// Whether the PG has never heard of its key.
+    pub(super) is_unknown: bool,
+}
+
+/// One step with a leased payment.
+pub(super) async fn ask_about(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Asked, ResolveError> {
     let target = Target { payment: row.id, order: row.order_id, seen: Some(row.version) };
     let (found, call) = match app.provider.inquire(Lane::Background, &row.provider_payment_key).await {
         Ok(asked) => asked,
-        Err(refused) => return put_off(app, row, refused).await,
+        Err(refused) => return Ok(Asked { change: put_off(app, row, refused).await?, is_unknown: false }),
     };
-    match found {
+    let is_unknown = matches!(found, Inquiry::NotFound);
+    let change = match found {
+        Inquiry::Found(snapshot)
+            if row.status == PaymentStatus::Confirming && snapshot.status == PgStatus::InProgress =>
+        {
+            send_again(app, row, target, origin).await?
+        }
         Inquiry::Found(snapshot) => {
-            if row.status == PaymentStatus::Confirming && snapshot.status == PgStatus::InProgress {
-                return send_again(app, row, target, origin).await;
-            }
             let resolution = resolve(app, target, Evidence::Snapshot(snapshot), Some(&call), origin).await?;
             told(app, &resolution.change);
-            Ok(resolution.change)
+            resolution.change
         }
-        Inquiry::NotFound => not_found(app, row, target, &call, origin).await,
+        Inquiry::NotFound => not_found(app, row, target, &call, origin).await?,
         Inquiry::Unknown(_) => {
             record::inquiry(app.provider.label(), InquiryResult::StillUnknown);
             postpone(app, row, 0).await?;
-            Ok(Change::StillOpen)
+            Change::StillOpen
         }
-    }
+    };
+    Ok(Asked { change, is_unknown })
 }
 
 fn told(app: &App, change: &Change) {

@@ -5,20 +5,19 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::resolve::{Change, ResolveError};
-use super::resolve_cancel::resolve_cancel;
-use super::{measure, recovery};
+use super::inquire::Look;
+use super::resolve::ResolveError;
+use super::{inquire, measure, recovery};
 use crate::app::App;
 use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
 use crate::db::webhooks::{self, DeliveryRow, NewDelivery};
 use crate::db::{self, DbError};
-use crate::domain::evidence::{Inquiry, PaymentKey};
+use crate::domain::evidence::PaymentKey;
 use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
-use crate::domain::resolution::{CancelEvidence, Evidence};
 use crate::provider::Notice;
-use crate::telemetry::labels::{Lane, Operation, Tx, WebhookApplied, WebhookReceived};
+use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::record;
 
 /// Tries before a delivery whose inquiry keeps failing is left to recovery.
@@ -150,26 +149,9 @@ fn is_its_secret(payment: &PaymentRow, shown: &SecretString) -> bool {
 }
 
 async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
-    let Ok((Inquiry::Found(snapshot), call)) =
-        app.provider.inquire(Lane::Background, &payment.provider_payment_key).await
-    else {
-        return Ok(WebhookApplied::Deferred);
-    };
-    let target = super::resolve::Target { payment: payment.id, order: payment.order_id, seen: Some(payment.version) };
-    let resolution =
-        super::resolve::resolve(app, target, Evidence::Snapshot(snapshot.clone()), Some(&call), origin).await?;
-    if resolution.change == Change::StillOpen && !resolution.payment.status.is_open() {
-        // Something newer was booked meanwhile: this answer is too old to tell, so look again.
-        return Ok(WebhookApplied::Deferred);
-    }
-    let open =
-        app.db.read(async |conn| db::cancellations::open_of(conn, payment.id).await).await?.filter(|row| {
-            crate::domain::resolution::find_cancel(&snapshot, row.id, resolution.payment.status).is_some()
-        });
-    let mut changed = resolution.change == Change::Decided;
-    if let Some(row) = open {
-        let evidence = CancelEvidence::Snapshot(snapshot);
-        changed |= resolve_cancel(app, target, row.id, evidence, Some(&call), origin).await?.changed;
-    }
-    Ok(if changed { WebhookApplied::Changed } else { WebhookApplied::Unchanged })
+    Ok(match inquire::look(app, payment, origin).await? {
+        Look::Unclear | Look::NotFound | Look::TooOld => WebhookApplied::Deferred,
+        Look::Applied { changed: true, .. } => WebhookApplied::Changed,
+        Look::Applied { changed: false, .. } => WebhookApplied::Unchanged,
+    })
 }

@@ -21,6 +21,7 @@ mod contract;
 mod crash_points;
 mod database_tls;
 mod documents;
+mod explain;
 mod ops;
 mod orders;
 mod process;

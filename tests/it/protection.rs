@@ -41,7 +41,7 @@ fn state(shop: &Shop, of: ProviderOperation) -> BreakerState {
 }
 
 /// Every row that a request could leave behind, as one text.
-async fn rows(shop: &Shop) -> String {
+pub async fn rows(shop: &Shop) -> String {
     let all = "select coalesce(string_agg(t, '|' order by t), '') from (
          select o::text from orders o union all select i::text from order_items i
          union all select p::text from payments p union all select c::text from cancellations c
@@ -51,7 +51,7 @@ async fn rows(shop: &Shop) -> String {
 }
 
 /// All that turns a request away: 503, when to come back, and why.
-fn turned_away(answer: Answer, reason: &str) -> Answer {
+pub fn turned_away(answer: Answer, reason: &str) -> Answer {
     let answer = answer.problem(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable");
     assert_eq!(answer.text("reason"), reason, "{}", answer.raw);
     let seconds: u64 = answer.header("retry-after").expect("Retry-After").parse().expect("seconds");

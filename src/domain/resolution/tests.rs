@@ -89,9 +89,16 @@ fn late_money_on_a_closed_payment_goes_back() {
 #[test]
 fn repeated_evidence_changes_nothing() {
     for status in [PaymentStatus::Approved, PaymentStatus::PartiallyCanceled, PaymentStatus::Canceled] {
-        let verdict = decide(&facts(status), Evidence::Snapshot(snapshot(PgStatus::Done)));
+        let taken = PaymentFacts { ever_taken: true, ..facts(status) };
+        let verdict = decide(&taken, Evidence::Snapshot(snapshot(PgStatus::Done)));
         assert!(matches!(verdict, Verdict::Unchanged));
     }
+}
+
+#[test]
+fn money_in_an_account_that_was_closed_without_any_goes_back() {
+    let verdict = decide(&facts(PaymentStatus::Canceled), Evidence::Snapshot(snapshot(PgStatus::Done)));
+    assert!(matches!(verdict, Verdict::Reverse(Reversal { cause: ReversalCause::Late, .. })));
 }
 
 #[test]

@@ -11,7 +11,9 @@ use crate::payments::cancel::CancelError;
 use crate::payments::cancel_order::CancelOrderError;
 use crate::payments::catalogue::CatalogueError;
 use crate::payments::confirm::ConfirmError;
+use crate::payments::inquire::InquireError;
 use crate::payments::order::PlaceError;
+use crate::payments::resolve::ResolveError;
 use crate::provider::protection::Refused;
 use crate::telemetry::labels::AdmissionRefusal;
 
@@ -159,6 +161,18 @@ impl From<CancelError> for Problem {
             CancelError::KeyInFlight => key_in_flight(),
             CancelError::NotAdmitted(refused) => refused.into(),
             CancelError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<InquireError> for Problem {
+    fn from(error: InquireError) -> Self {
+        match error {
+            InquireError::PaymentNotFound => payment_not_found(),
+            InquireError::NotAdmitted(refused) => refused.into(),
+            // The row keeps its next inquiry: asking again does no harm.
+            InquireError::Resolve(ResolveError::Db(error)) | InquireError::Db(error) => error.into(),
+            InquireError::Resolve(error) => Self::internal(error),
         }
     }
 }
