@@ -199,7 +199,7 @@ pub async fn app(
     crash: &CrashSwitch,
 ) -> anyhow::Result<Arc<App>> {
     let pool = connect::pool(database).await?;
-    let db = Db::new(pool, database.pool_connections_max, crash.clone());
+    let db = Db::new(pool, database.pool_connections_max, crash.clone()).answering_within(database.answer_within());
     let toss = Toss::new(toss.clone())?;
     let settings = settings.clone();
     let provider = Door::new(

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::ConnectionError;
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, bb8};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8};
 use diesel_async::{AsyncMigrationHarness, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
@@ -13,6 +14,16 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{Conn, DbError};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// A new connection is ready for its first statement within this, or given up: name, TCP, TLS, login, settings.
+const DIAL_WITHIN: Duration = Duration::from_secs(5);
+/// The kernel gives a connection up if what was sent is not acknowledged for so long…
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// …and asks an idle one so often whether the other side is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// What the driver takes when the URL says nothing of it.
+const KEEPALIVE_IDLE_OF_DRIVER: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// How to reach the database and how hard to use it.
 #[derive(Debug, Clone)]
@@ -29,6 +40,21 @@ pub struct DbConfig {
     pub lock_timeout: Duration,
     /// A file of root certificates (PEM) to trust instead of the system's, for `sslmode=verify-ca` and `verify-full`.
     pub root_cert_file: Option<std::path::PathBuf>,
+}
+
+impl DbConfig {
+    /// No transaction and no read lasts longer, whether the server answers or not: the server's own limits do not help
+    /// while the network swallows its answers. Room for one statement that takes its time, and for what is around it.
+    #[must_use]
+    pub fn answer_within(&self) -> Duration {
+        self.statement_timeout * 2
+    }
+
+    /// How long an idle connection may take to answer `select 1` before it is replaced. Two such tries fit into a
+    /// request's wait for a connection.
+    fn ping_within(&self) -> Duration {
+        self.pool_wait * 2 / 5
+    }
 }
 
 /// What can be wrong before the first statement.
@@ -66,6 +92,9 @@ fn parse(url: &str) -> Result<(tokio_postgres::Config, tls::SslMode), ConnectErr
 pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
     let dialer = Arc::new(Dialer::new(config)?);
     let mut manager = ManagerConfig::default();
+    let ping_within = config.ping_within();
+    // Bounded: else a connection whose other end fell silent costs each request its whole wait, and is put back.
+    manager.recycling_method = RecyclingMethod::CustomFunction(Box::new(move |conn| ping(conn, ping_within).boxed()));
     manager.custom_setup = Box::new(move |_| {
         let dialer = Arc::clone(&dialer);
         async move { dialer.dial().await.map_err(|error| ConnectionError::BadConnection(error.to_string())) }.boxed()
@@ -80,6 +109,14 @@ pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
         .map_err(|error| ConnectError::Connect(error.to_string()))
 }
 
+async fn ping(conn: &mut Conn, within: Duration) -> Result<(), DieselError> {
+    let silent = |_| {
+        let words = "a connection of the pool does not answer any more".to_owned();
+        DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new(words))
+    };
+    tokio::time::timeout(within, conn.batch_execute("select 1")).await.map_err(silent)?
+}
+
 /// Brings the schema up to this program's version. Needs a multi-threaded runtime.
 pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, ConnectError> {
     let conn = Dialer::new(config)?.dial().await?;
@@ -92,16 +129,20 @@ pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, ConnectError> {
     })
 }
 
-/// Whether every migration of this program has been applied.
+/// Whether every migration of this program has been applied. Needs a multi-threaded runtime.
 pub async fn is_migrated(config: &DbConfig) -> Result<bool, ConnectError> {
     let conn = Dialer::new(config)?.dial().await?;
-    let mut harness = AsyncMigrationHarness::new(conn);
-    tokio::task::block_in_place(|| {
-        harness
-            .has_pending_migration(MIGRATIONS)
-            .map(|pending| !pending)
-            .map_err(|error| ConnectError::Migration(error.to_string()))
-    })
+    // A task of its own, because the harness blocks its thread and knows no limit.
+    let asked = tokio::spawn(async move {
+        let mut harness = AsyncMigrationHarness::new(conn);
+        tokio::task::block_in_place(|| harness.has_pending_migration(MIGRATIONS).map_err(|error| error.to_string()))
+    });
+    match tokio::time::timeout(config.answer_within(), asked).await {
+        Ok(Ok(Ok(pending))) => Ok(!pending),
+        Ok(Ok(Err(error))) => Err(ConnectError::Migration(error)),
+        Ok(Err(error)) => Err(ConnectError::Migration(error.to_string())),
+        Err(_) => Err(ConnectError::Connect(format!("no answer within {:?}", config.answer_within()))),
+    }
 }
 
 /// Creates `name` in the cluster that `config` points at, unless it exists. For the development stack and tests.
@@ -128,8 +169,9 @@ impl Dialer {
     fn new(config: &DbConfig) -> Result<Self, ConnectError> {
         let (mut parsed, mode) = parse(config.url.expose_secret())?;
         parsed.ssl_mode(mode.negotiation());
-        parsed.connect_timeout(Duration::from_secs(5));
+        parsed.connect_timeout(DIAL_WITHIN);
         parsed.application_name("paygauge");
+        notice_silence(&mut parsed);
         let session = format!(
             "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}",
             config.statement_timeout.as_millis(),
@@ -140,7 +182,13 @@ impl Dialer {
         Ok(Self { config: parsed, tls, session })
     }
 
+    /// The driver bounds TCP's part only; a server that accepts and then says nothing must not keep us either.
     async fn dial(&self) -> Result<Conn, ConnectError> {
+        let silent = |_| ConnectError::Connect(format!("no answer within {} s", DIAL_WITHIN.as_secs()));
+        tokio::time::timeout(DIAL_WITHIN, self.dial_patiently()).await.map_err(silent)?
+    }
+
+    async fn dial_patiently(&self) -> Result<Conn, ConnectError> {
         let (client, connection) =
             self.config.connect(self.tls.clone()).await.map_err(|error| ConnectError::Connect(reason(&error)))?;
         let mut conn = Conn::try_from_client_and_connection(client, connection)
@@ -148,6 +196,16 @@ impl Dialer {
             .map_err(|error| ConnectError::Connect(error.to_string()))?;
         conn.batch_execute(&self.session).await.map_err(|error| ConnectError::Connect(error.to_string()))?;
         Ok(conn)
+    }
+}
+
+/// Lets the kernel find out that the other side is gone, unless the URL says how.
+fn notice_silence(config: &mut tokio_postgres::Config) {
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
+    }
+    if config.get_keepalives_idle() == KEEPALIVE_IDLE_OF_DRIVER {
+        config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
     }
 }
 

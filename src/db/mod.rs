@@ -28,6 +28,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::AsyncConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::bb8;
+use diesel_async::{AnsiTransactionManager, TransactionManager};
 
 use crate::crash::{CrashPoint, CrashSwitch};
 use crate::telemetry::labels::{Tx, TxResult};
@@ -40,7 +41,7 @@ pub type Conn = AsyncPgConnection;
 /// What the database can answer besides rows.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// No connection in time, or none can be made.
+    /// No connection or no answer in time.
     #[error("no database connection: {0}")]
     Unavailable(String),
     /// A constraint said no; its name is the reason.
@@ -110,8 +111,12 @@ pub struct Db {
     pool: bb8::Pool<Conn>,
     connections_max: u32,
     pending: Arc<AtomicU32>,
+    answer_within: Duration,
     crash: CrashSwitch,
 }
+
+/// How long work may take unless [`Db::answering_within`] says otherwise.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 tokio::task_local! {
     /// Set while a task holds a connection, so that `provider::call` can refuse to run meanwhile.
@@ -128,7 +133,13 @@ impl Db {
     /// Wraps a pool made by [`connect::pool`].
     #[must_use]
     pub fn new(pool: bb8::Pool<Conn>, connections_max: u32, crash: CrashSwitch) -> Self {
-        Self { pool, connections_max, pending: Arc::default(), crash }
+        Self { pool, connections_max, pending: Arc::default(), answer_within: ANSWER_WITHIN, crash }
+    }
+
+    /// With another limit for the work on one connection, see [`connect::DbConfig::answer_within`].
+    #[must_use]
+    pub fn answering_within(self, answer_within: Duration) -> Self {
+        Self { answer_within, ..self }
     }
 
     /// Connections as they are now, for the gauges.
@@ -143,7 +154,8 @@ impl Db {
         }
     }
 
-    /// Runs `work` in one transaction at READ COMMITTED; commits if it returns `Ok`, rolls back otherwise.
+    /// Runs `work` in one transaction at READ COMMITTED; commits if it returns `Ok`, rolls back otherwise. If the time
+    /// is over, nobody knows whether it was committed, and its connection is thrown away.
     pub async fn transaction<T, E, F>(&self, tx: Tx, work: F) -> Result<T, E>
     where
         F: for<'r> AsyncFnOnce(&'r mut Conn) -> Result<T, E> + for<'r> SendWork<&'r mut Conn, Result<T, E>> + Send,
@@ -157,12 +169,13 @@ impl Db {
             .scope(
                 (),
                 Box::pin(async {
-                    conn.transaction(async |conn| {
+                    let transaction = conn.transaction(async |conn| {
                         let done = work(conn).await.map_err(TxError::Work)?;
                         self.crash.reach(CrashPoint::Uncommitted(tx)).await;
                         Ok(done)
-                    })
-                    .await
+                    });
+                    let ended = tokio::time::timeout(self.answer_within, transaction).await;
+                    ended.unwrap_or_else(|_| Err(TxError::Work(self.no_answer().into())))
                 }),
             )
             .await;
@@ -188,10 +201,20 @@ impl Db {
     {
         let started = Instant::now();
         let mut conn = self.connection().await?;
-        let done = HOLDS_CONNECTION.scope((), Box::pin(async { work(&mut conn).await })).await;
+        let ended = HOLDS_CONNECTION
+            .scope((), Box::pin(async { tokio::time::timeout(self.answer_within, work(&mut conn)).await }))
+            .await;
+        if ended.is_err() {
+            // Else the next one would inherit the wait.
+            AnsiTransactionManager::transaction_manager_status_mut(&mut *conn).set_in_error();
+        }
         drop(conn);
         ledger::add(Step::Db, started.elapsed());
-        done
+        ended.unwrap_or_else(|_| Err(self.no_answer().into()))
+    }
+
+    fn no_answer(&self) -> DbError {
+        DbError::Unavailable(format!("no answer within {:?}", self.answer_within))
     }
 
     async fn connection(&self) -> Result<bb8::PooledConnection<'_, Conn>, DbError> {
