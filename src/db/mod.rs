@@ -41,8 +41,8 @@ pub type Conn = AsyncPgConnection;
 /// What the database can answer besides rows.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// No connection or no answer in time.
-    #[error("no database connection: {0}")]
+    /// No connection or no answer in time, or a server that takes no changes.
+    #[error("the database is not available: {0}")]
     Unavailable(String),
     /// A constraint said no; its name is the reason.
     #[error("constraint {0} refused the change")]
@@ -58,7 +58,7 @@ pub enum DbError {
 impl From<DieselError> for DbError {
     fn from(error: DieselError) -> Self {
         let DieselError::DatabaseError(kind, info) = &error else { return Self::Query(error) };
-        if is_lost(kind, info.message()) {
+        if is_lost(kind, info.message()) || cannot_write(kind, info.message()) {
             return Self::Unavailable(info.message().to_owned());
         }
         let by_constraint = matches!(
@@ -81,6 +81,14 @@ fn is_lost(kind: &DatabaseErrorKind, message: &str) -> bool {
     matches!(kind, DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand)
         || message.starts_with("terminating connection")
         || message.starts_with("the database system is")
+}
+
+/// Whether the server is there but takes no changes: its disk is full, read-only or failing, or it is a standby.
+/// Diesel does not pass on the SQLSTATE (53100, 58030), so the words of the operating system must do.
+fn cannot_write(kind: &DatabaseErrorKind, message: &str) -> bool {
+    const WORDS: [&str; 4] =
+        ["No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error"];
+    matches!(kind, DatabaseErrorKind::ReadOnlyTransaction) || WORDS.iter().any(|words| message.contains(words))
 }
 
 impl DbError {
@@ -298,4 +306,29 @@ pub fn in_future(duration: Duration) -> diesel::data_types::PgInterval {
 pub fn first_id_at(time: chrono::DateTime<chrono::Utc>) -> uuid::Uuid {
     let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(kind: DatabaseErrorKind, words: &str) -> DbError {
+        DieselError::DatabaseError(kind, Box::new(words.to_owned())).into()
+    }
+
+    #[test]
+    fn a_server_that_takes_no_changes_is_not_available() {
+        for words in [
+            "could not extend file \"base/16384/16512\": No space left on device",
+            "could not write to file \"pg_wal/xlogtemp.4711\": No space left on device",
+            "could not open file \"base/16384/16512\": Read-only file system",
+            "could not read block 7 in file \"base/16384/16512\": Input/output error",
+        ] {
+            assert!(matches!(told(DatabaseErrorKind::Unknown, words), DbError::Unavailable(_)), "{words}");
+        }
+        let standby = told(DatabaseErrorKind::ReadOnlyTransaction, "cannot execute INSERT in a read-only transaction");
+        assert!(matches!(standby, DbError::Unavailable(_)), "{standby}");
+        let mistake = told(DatabaseErrorKind::Unknown, "column \"amuont\" does not exist");
+        assert!(matches!(mistake, DbError::Query(_)), "{mistake}");
+    }
 }

@@ -199,7 +199,7 @@ impl Code {
             Self::RefundAccountNeeded => ("An account to refund to is needed", "A virtual account that was paid is refunded to `refundAccount`."),
             Self::PartialCancelNotAllowed => ("Only the whole can be canceled", "A virtual account without a deposit can only be closed as a whole."),
             Self::OrderNotCancelable => ("The order cannot be canceled", "The order has ended in `orderStatus`."),
-            Self::DatabaseUnavailable => ("The database cannot be reached", "Repeat the request, with the same key, after `Retry-After` seconds."),
+            Self::DatabaseUnavailable => ("The database is not available", "It cannot be reached, does not answer in time, or takes no changes. Repeat the request, with the same key, after `Retry-After` seconds."),
             Self::Busy => ("Too many are at work on the same thing", "Repeat the request, with the same key, after `Retry-After` seconds."),
             Self::Internal => ("The request failed on our side", "Repeat the request with the same key, and report its `x-request-id` if it fails again."),
         }
