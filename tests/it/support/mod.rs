@@ -1,8 +1,13 @@
 //! What the tests stand on: a cluster, a database per test, a whole shop, and the invariants.
 
+pub mod chaos;
+pub mod cluster;
 pub mod database;
 pub mod invariants;
+pub mod load;
+pub mod panics;
 pub mod programs;
+pub mod ready;
 pub mod served;
 pub mod shop;
 

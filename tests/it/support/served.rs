@@ -19,7 +19,7 @@ use super::{database, eventually};
 pub struct Served {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    pub mock: PgMock,
+    pub mock: Arc<PgMock>,
     pub database: DbConfig,
     pub base: String,
     pub ops: String,
@@ -29,40 +29,49 @@ pub struct Served {
 impl Served {
     /// Starts it with further variables of its environment.
     pub async fn start(variables: &[(&str, &str)]) -> Self {
-        let database = database::fresh().await;
-        let mock = PgMock::start(pg_mock::Options::default()).await.expect("pg-mock");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_paygauge"))
-            .arg("serve")
-            .env_clear()
-            .env("PAYGAUGE_ENV", "test")
-            .env("DATABASE_URL", database.url.expose_secret())
-            .env("TOSS_BASE_URL", mock.url())
-            .env("TOSS_SECRET_KEY", "test_sk_mock")
-            .env("PAYGAUGE_TOKEN_SECRET", "a secret of more than thirty-two characters")
-            .env("PAYGAUGE_LISTEN", "127.0.0.1:0")
-            .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0")
-            .env("PAYGAUGE_WORKER_POLL_MS", "50")
-            .env("PAYGAUGE_LOG_FORMAT", "json")
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program");
+        Self::at(database::fresh().await, variables).await
+    }
+
+    /// Starts it on this database.
+    pub async fn at(database: DbConfig, variables: &[(&str, &str)]) -> Self {
+        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
+        let (_, secret) = keys::create(&db, Role::Secret, "test").await.expect("a key");
+        let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
+        Self::beside(mock, database, secret.expose_secret(), variables).await.expect("it serves")
+    }
+
+    /// Starts it on this database, which knows this secret key, beside this PG; `None` if it ends before it serves.
+    pub async fn beside(
+        mock: Arc<PgMock>,
+        database: DbConfig,
+        secret: &str,
+        variables: &[(&str, &str)],
+    ) -> Option<Self> {
+        let mut child = command(&database, &mock).envs(variables.iter().copied()).spawn().expect("the program");
         let lines = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().expect("its output"), Arc::clone(&lines));
         collect(child.stderr.take().expect("its errors"), Arc::clone(&lines));
-        let serving = eventually("it serves", PATIENCE, async || {
-            let all = lines.lock().expect("lines");
-            all.iter().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|line| line["msg"] == "serving"))
+        let serving = eventually("it serves or ends", PATIENCE, async || {
+            let said = lines
+                .lock()
+                .expect("lines")
+                .iter()
+                .find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|line| line["msg"] == "serving"));
+            let mut has_ended = || child.try_wait().expect("a child").is_some();
+            said.map(Some).or_else(|| has_ended().then_some(None))
         })
-        .await;
+        .await?;
         let at = |name: &str| format!("http://{}", serving[name].as_str().expect("an address"));
-        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
-        let (_, secret) = keys::create(&db, Role::Secret, "test").await.expect("a key");
         let (base, ops) = (at("api"), at("ops"));
-        let secret = Client::new(&base, secret.expose_secret());
         mock.set_webhook_url(Some(format!("{base}/v1/webhooks/toss")));
-        Self { child, lines, mock, database, base, ops, secret }
+        let secret = Client::new(&base, secret);
+        Some(Self { child, lines, mock, database, base, ops, secret })
+    }
+
+    /// Ends it as by `kill -9`.
+    pub async fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.ended().await;
     }
 
     /// What it wrote so far.
@@ -107,6 +116,25 @@ impl Drop for Served {
         self.child.kill().unwrap_or_default();
         drop(self.child.wait());
     }
+}
+
+fn command(database: &DbConfig, mock: &PgMock) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paygauge"));
+    command
+        .arg("serve")
+        .env_clear()
+        .env("PAYGAUGE_ENV", "test")
+        .env("DATABASE_URL", database.url.expose_secret())
+        .env("TOSS_BASE_URL", mock.url())
+        .env("TOSS_SECRET_KEY", "test_sk_mock")
+        .env("PAYGAUGE_TOKEN_SECRET", "a secret of more than thirty-two characters")
+        .env("PAYGAUGE_LISTEN", "127.0.0.1:0")
+        .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0")
+        .env("PAYGAUGE_WORKER_POLL_MS", "50")
+        .env("PAYGAUGE_LOG_FORMAT", "json")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn collect(from: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {

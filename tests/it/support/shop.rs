@@ -33,11 +33,22 @@ pub struct ShopOptions {
     pub settings: Settings,
     /// Options of pg-mock.
     pub mock: pg_mock::Options,
+    /// Where the PG is reached, if not at pg-mock itself.
+    pub pg_url: Option<String>,
+    /// Where this shop is to be held or killed.
+    pub crash: CrashSwitch,
 }
 
 impl Default for ShopOptions {
     fn default() -> Self {
-        Self { worker: true, webhooks: true, settings: settings(), mock: pg_mock::Options::default() }
+        Self {
+            worker: true,
+            webhooks: true,
+            settings: settings(),
+            mock: pg_mock::Options::default(),
+            pg_url: None,
+            crash: CrashSwitch::default(),
+        }
     }
 }
 
@@ -106,7 +117,9 @@ impl Shop {
             mock.set_webhook_url(Some(format!("{base}/v1/webhooks/toss")));
         }
         let roles = Roles { api: true, worker: options.worker };
-        let config = config(database.clone(), &mock.url(), roles, options.settings);
+        let pg_url = options.pg_url.unwrap_or_else(|| mock.url());
+        let mut config = config(database.clone(), &pg_url, roles, options.settings);
+        config.crash = options.crash;
         let metrics = telemetry::for_tests().metrics();
         let running = Running::start(config, Some(api), ops, metrics).await.expect("a running paygauge");
         let db = &running.app().db;

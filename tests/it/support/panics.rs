@@ -1,0 +1,26 @@
+//! Counts panics of the product: whatever panics in this process and not in a test or in pg-mock.
+
+use std::panic;
+use std::sync::{Mutex, Once, PoisonError};
+
+static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static WATCHING: Once = Once::new();
+
+/// Takes note of every panic from now on.
+pub fn watch() {
+    WATCHING.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            if !place.starts_with("tests/") && !place.starts_with("pg-mock/") {
+                SEEN.lock().unwrap_or_else(PoisonError::into_inner).push(info.to_string());
+            }
+            before(info);
+        }));
+    });
+}
+
+/// What was noted so far.
+pub fn seen() -> Vec<String> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
