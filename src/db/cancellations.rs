@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
+use super::locks::{self, Rank};
 use super::schema::{cancellation_items, cancellations};
 use super::{Conn, DbError, later};
 use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
@@ -103,6 +104,8 @@ pub async fn insert(conn: &mut Conn, new: NewCancellation) -> Result<Cancellatio
 /// Records a cancel that was made in the PG's own console. `false` if it is known already.
 pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgCancel) -> Result<bool, DbError> {
     let (id, order_id) = (new.id, new.order_id);
+    // The same cancel may be found twice, by two who ask about one payment.
+    locks::belongs_to(Rank::Order, order_id.uuid());
     let inserted = diesel::insert_into(cancellations::table)
         .values((
             cancellations::id.eq(id),
@@ -157,6 +160,7 @@ async fn insert_units(
             )
         })
         .collect();
+    locks::belongs_to(Rank::Order, order_id.uuid());
     diesel::insert_into(cancellation_items::table)
         .values(rows)
         .on_conflict((cancellation_items::cancellation_id, cancellation_items::line))
@@ -174,6 +178,7 @@ pub async fn find(conn: &mut Conn, id: CancellationId) -> Result<Option<Cancella
 
 /// The cancellation, locked. Its order and payment must be locked already.
 pub async fn lock(conn: &mut Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     let row =
         cancellations::table.find(id).select(CancellationRow::as_select()).for_update().first(conn).await.optional()?;
     Ok(row)
@@ -255,6 +260,7 @@ pub async fn newest_wish(conn: &mut Conn, payment: PaymentId) -> Result<Option<C
 
 /// Lowers what an undecided cancellation gives back; returns its new version.
 pub async fn reduce(conn: &mut Conn, id: CancellationId, amount: i64) -> Result<i32, DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     let version = diesel::update(cancellations::table.find(id))
         .set((
             cancellations::amount.eq(amount),
@@ -274,6 +280,7 @@ pub async fn set_done(
     cancel: &PgCancel,
     moved_amount: i64,
 ) -> Result<CancellationRow, DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     let row = diesel::update(cancellations::table.find(id))
         .set((
             cancellations::status.eq(CancellationStatus::Done),
@@ -294,6 +301,7 @@ pub async fn set_done(
 
 /// `requested → refused`; returns the new row.
 pub async fn set_refused(conn: &mut Conn, id: CancellationId, refusal: &Refusal) -> Result<CancellationRow, DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     let row = diesel::update(cancellations::table.find(id))
         .set((
             cancellations::status.eq(CancellationStatus::Refused),
@@ -318,6 +326,7 @@ pub async fn set_doubt(
     doubt: DoubtReason,
     wait: Duration,
 ) -> Result<i32, DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     let version = diesel::update(cancellations::table.find(id))
         .set((
             cancellations::doubt.eq(doubt),
@@ -340,6 +349,7 @@ pub async fn postpone(
     doubt: Option<DoubtReason>,
     not_found_count: i32,
 ) -> Result<(), DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     diesel::update(cancellations::table.find(id))
         .filter(cancellations::status.eq(CancellationStatus::Requested))
         .set((
@@ -373,6 +383,7 @@ pub async fn next_attempt(
     id: CancellationId,
     lease: Duration,
 ) -> Result<Option<CancellationRow>, DbError> {
+    locks::takes(Rank::Cancellation, id.uuid());
     let row = diesel::update(cancellations::table.find(id))
         .filter(cancellations::status.eq(CancellationStatus::Requested))
         .set((
@@ -402,6 +413,7 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
     if due.is_empty() {
         return Ok(Vec::new());
     }
+    locks::took_free(Rank::Cancellation, due.iter().copied());
     let rows = diesel::update(cancellations::table.filter(cancellations::id.eq_any(due)))
         .set(cancellations::lease_until.eq(later(lease).nullable()))
         .returning(CancellationRow::as_returning())

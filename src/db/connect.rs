@@ -6,7 +6,7 @@ use std::time::Duration;
 use diesel::ConnectionError;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8};
-use diesel_async::{AsyncMigrationHarness, SimpleAsyncConnection};
+use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
@@ -158,6 +158,11 @@ pub async fn ensure_database(config: &DbConfig, name: &str, template: Option<&st
     }
 }
 
+/// Asks for messages in English, by which `DbError` tells contention apart. It takes a superuser or a role with the right
+/// to set `lc_messages`; for others the database's own language stays.
+const ENGLISH: &str = "do $$ begin perform set_config('lc_messages', 'C', false);
+    exception when insufficient_privilege then null; end $$";
+
 /// Knows how to make one connection: address, TLS and session settings.
 struct Dialer {
     config: tokio_postgres::Config,
@@ -173,7 +178,7 @@ impl Dialer {
         parsed.application_name("paygauge");
         notice_silence(&mut parsed);
         let session = format!(
-            "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}",
+            "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; {ENGLISH}",
             config.statement_timeout.as_millis(),
             config.lock_timeout.as_millis(),
             (config.statement_timeout * 2).as_millis(),
@@ -195,6 +200,7 @@ impl Dialer {
             .await
             .map_err(|error| ConnectError::Connect(error.to_string()))?;
         conn.batch_execute(&self.session).await.map_err(|error| ConnectError::Connect(error.to_string()))?;
+        told_in_english(&mut conn).await?;
         Ok(conn)
     }
 }
@@ -207,6 +213,30 @@ fn notice_silence(config: &mut tokio_postgres::Config) {
     if config.get_keepalives_idle() == KEEPALIVE_IDLE_OF_DRIVER {
         config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
     }
+}
+
+/// Warns once if the server's messages are in another language, for then a wait for others that was given up is shown
+/// as a fault of ours.
+async fn told_in_english(conn: &mut Conn) -> Result<(), ConnectError> {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    let asked = diesel::select(diesel::dsl::sql::<diesel::sql_types::Text>("current_setting('lc_messages')"));
+    let language: String = asked.get_result(conn).await.map_err(|error| ConnectError::Connect(error.to_string()))?;
+    if !is_english(&language) {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                lc_messages = language,
+                "deadlocks and lock timeouts cannot be told apart: grant set on parameter lc_messages to this role"
+            );
+        });
+    }
+    Ok(())
+}
+
+fn is_english(language: &str) -> bool {
+    // Without a language the server speaks its own: English.
+    let untranslated =
+        language.is_empty() || ["C", "POSIX"].iter().any(|name| language.split('.').next() == Some(name));
+    untranslated || language.to_ascii_lowercase().starts_with("en")
 }
 
 impl From<ConnectError> for DbError {
@@ -228,3 +258,18 @@ fn reason(error: &tokio_postgres::Error) -> String {
 }
 
 mod tls;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_speaks_english_unless_it_was_told_otherwise() {
+        for english in ["C", "C.UTF-8", "POSIX", "", "en_US.UTF-8", "en_GB", "English_United States.1252"] {
+            assert!(is_english(english), "{english}");
+        }
+        for other in ["ko_KR.UTF-8", "de_DE", "Korean_Korea.949"] {
+            assert!(!is_english(other), "{other}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::locks::{self, Rank};
 use super::schema::idempotency_keys;
 use super::{Conn, DbError, later};
 
@@ -48,6 +49,7 @@ pub async fn claim(
     lease: Duration,
     keep: Duration,
 ) -> Result<bool, DbError> {
+    locks::takes(Rank::Claim, resource);
     let inserted = diesel::insert_into(idempotency_keys::table)
         .values((
             idempotency_keys::owner.eq(&scope.owner),
@@ -76,17 +78,6 @@ pub async fn find(conn: &mut Conn, scope: &Scope) -> Result<Option<ClaimRow>, Db
     Ok(row)
 }
 
-/// Points the open claims on `from` at `to`: the claim was made before it was known which row it is about.
-pub async fn point_to(conn: &mut Conn, from: Uuid, to: Uuid) -> Result<(), DbError> {
-    diesel::update(idempotency_keys::table)
-        .filter(idempotency_keys::resource_id.eq(from))
-        .filter(idempotency_keys::status.eq("in_progress"))
-        .set(idempotency_keys::resource_id.eq(to))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// An answer to keep.
 #[derive(Debug, Clone)]
 pub struct Response {
@@ -98,6 +89,7 @@ pub struct Response {
 
 /// Stores the answer for every open claim on `resource`.
 pub async fn answer(conn: &mut Conn, resource: Uuid, response: &Response) -> Result<(), DbError> {
+    locks::takes(Rank::Claim, resource);
     diesel::update(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
         .filter(idempotency_keys::status.eq("in_progress"))
@@ -113,6 +105,7 @@ pub async fn answer(conn: &mut Conn, resource: Uuid, response: &Response) -> Res
 
 /// Frees the open claims on `resource`: nothing happened, so the same key may be tried again.
 pub async fn free(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
+    locks::takes(Rank::Claim, resource);
     diesel::delete(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
         .filter(idempotency_keys::status.eq("in_progress"))
@@ -123,6 +116,7 @@ pub async fn free(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
 
 /// Ends the leases on `resource`: its first request was answered "not certain yet", so a repeat gets today's truth.
 pub async fn end_lease(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
+    locks::takes(Rank::Claim, resource);
     diesel::update(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
         .filter(idempotency_keys::status.eq("in_progress"))
@@ -132,11 +126,14 @@ pub async fn end_lease(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Forgets keys whose time is over and that no request holds; returns how many.
+/// Forgets keys whose time is over and that no request holds; returns how many. Waits for no lock: what somebody has in
+/// hand is left for the next time.
 pub async fn delete_expired(conn: &mut Conn, limit_rows: i64) -> Result<usize, DbError> {
+    locks::took_free(Rank::Claim, []);
     let deleted = diesel::sql_query(
         "delete from idempotency_keys where ctid = any (array(
-             select ctid from idempotency_keys where expires_at < now() and (status = 'done' or lease_until < now()) limit $1))",
+             select ctid from idempotency_keys where expires_at < now() and (status = 'done' or lease_until < now())
+             limit $1 for update skip locked))",
     )
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)
     .execute(conn)

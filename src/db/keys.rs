@@ -5,6 +5,7 @@ use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::locks::{self, Rank};
 use super::schema::api_keys;
 use super::{Conn, DbError};
 use crate::domain::ids::KeyId;
@@ -43,6 +44,7 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<KeyRow>, DbError> {
 
 /// Revokes a key; `false` if there is no such live key.
 pub async fn revoke(conn: &mut Conn, id: KeyId) -> Result<bool, DbError> {
+    locks::takes(Rank::Key, id.uuid());
     let revoked = diesel::update(api_keys::table.find(id))
         .filter(api_keys::revoked_at.is_null())
         .set(api_keys::revoked_at.eq(now))

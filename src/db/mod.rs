@@ -10,6 +10,7 @@ pub mod connect;
 pub mod events;
 pub mod idempotency;
 pub mod keys;
+mod locks;
 pub mod orders;
 pub mod overview;
 pub mod payments;
@@ -31,9 +32,11 @@ use diesel_async::pooled_connection::bb8;
 use diesel_async::{AnsiTransactionManager, TransactionManager};
 
 use crate::crash::{CrashPoint, CrashSwitch};
-use crate::telemetry::labels::{Tx, TxResult};
+use crate::telemetry::labels::{Contention, Tx, TxResult};
 use crate::telemetry::ledger::{self, Step};
 use crate::telemetry::record;
+
+pub use self::locks::holds_connection;
 
 /// A connection, inside or outside a transaction.
 pub type Conn = AsyncPgConnection;
@@ -50,6 +53,9 @@ pub enum DbError {
     /// A number does not fit its column.
     #[error("a number does not fit")]
     OutOfRange,
+    /// Others were in the way. The transaction is rolled back, whole and for certain.
+    #[error("others were in the way: {0}")]
+    Contended(Contention),
     /// Anything else.
     #[error("database: {0}")]
     Query(#[source] DieselError),
@@ -60,6 +66,10 @@ impl From<DieselError> for DbError {
         let DieselError::DatabaseError(kind, info) = &error else { return Self::Query(error) };
         if is_lost(kind, info.message()) || cannot_write(kind, info.message()) {
             return Self::Unavailable(info.message().to_owned());
+        }
+        if let Some(contention) = contention(kind, info.message()) {
+            locks::failed_by(contention);
+            return Self::Contended(contention);
         }
         let by_constraint = matches!(
             kind,
@@ -89,6 +99,24 @@ fn cannot_write(kind: &DatabaseErrorKind, message: &str) -> bool {
     const WORDS: [&str; 4] =
         ["No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error"];
     matches!(kind, DatabaseErrorKind::ReadOnlyTransaction) || WORDS.iter().any(|words| message.contains(words))
+}
+
+/// Whether others made the statement fail. The driver passes on the SQLSTATE of a serialization failure (40001) alone;
+/// a deadlock (40P01), a lock timeout (55P03) and a cancelled statement (57014) are told apart by the server's English
+/// words, for which `connect` asks.
+fn contention(kind: &DatabaseErrorKind, message: &str) -> Option<Contention> {
+    let words = [
+        ("deadlock detected", Contention::Deadlock),
+        ("lock timeout", Contention::LockTimeout),
+        ("statement timeout", Contention::StatementTimeout),
+    ];
+    match kind {
+        DatabaseErrorKind::SerializationFailure => Some(Contention::Serialization),
+        DatabaseErrorKind::Unknown => {
+            words.iter().find(|(said, _)| message.contains(said)).map(|(_, contention)| *contention)
+        }
+        _ => None,
+    }
 }
 
 impl DbError {
@@ -126,17 +154,6 @@ pub struct Db {
 /// How long work may take unless [`Db::answering_within`] says otherwise.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-tokio::task_local! {
-    /// Set while a task holds a connection, so that `provider::call` can refuse to run meanwhile.
-    static HOLDS_CONNECTION: ();
-}
-
-/// Whether the current task holds a database connection.
-#[must_use]
-pub fn holds_connection() -> bool {
-    HOLDS_CONNECTION.try_with(|()| ()).is_ok()
-}
-
 impl Db {
     /// Wraps a pool made by [`connect::pool`].
     #[must_use]
@@ -173,31 +190,30 @@ impl Db {
         let started = Instant::now();
         let mut conn = self.connection().await?;
         let busy = Instant::now();
-        let done = HOLDS_CONNECTION
-            .scope(
-                (),
-                Box::pin(async {
-                    let transaction = conn.transaction(async |conn| {
-                        let done = work(conn).await.map_err(TxError::Work)?;
-                        self.crash.reach(CrashPoint::Uncommitted(tx)).await;
-                        Ok(done)
-                    });
-                    let ended = tokio::time::timeout(self.answer_within, transaction).await;
-                    ended.unwrap_or_else(|_| Err(TxError::Work(self.no_answer().into())))
-                }),
-            )
-            .await;
+        let (done, contention) = locks::with_transaction(Box::pin(async {
+            let transaction = conn.transaction(async |conn| {
+                let done = work(conn).await.map_err(TxError::Work)?;
+                self.crash.reach(CrashPoint::Uncommitted(tx)).await;
+                Ok(done)
+            });
+            let ended = tokio::time::timeout(self.answer_within, transaction).await;
+            ended.unwrap_or_else(|_| Err(TxError::Work(self.no_answer().into()))).map_err(|error| match error {
+                TxError::Work(error) => error,
+                TxError::Database(error) => E::from(DbError::from(error)),
+            })
+        }))
+        .await;
         drop(conn);
         if done.is_ok() {
             self.crash.reach(CrashPoint::Committed(tx)).await;
         }
         let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
         record::transaction(tx, result, busy.elapsed());
+        if let Some(contention) = contention {
+            record::contention(tx, contention);
+        }
         ledger::add(Step::Db, started.elapsed());
-        done.map_err(|error| match error {
-            TxError::Work(error) => error,
-            TxError::Database(error) => E::from(DbError::from(error)),
-        })
+        done
     }
 
     /// Runs read-only `work` on a connection without opening a transaction.
@@ -209,9 +225,9 @@ impl Db {
     {
         let started = Instant::now();
         let mut conn = self.connection().await?;
-        let ended = HOLDS_CONNECTION
-            .scope((), Box::pin(async { tokio::time::timeout(self.answer_within, work(&mut conn)).await }))
-            .await;
+        let ended =
+            locks::with_connection(Box::pin(async { tokio::time::timeout(self.answer_within, work(&mut conn)).await }))
+                .await;
         if ended.is_err() {
             // Else the next one would inherit the wait.
             AnsiTransactionManager::transaction_manager_status_mut(&mut *conn).set_in_error();

@@ -5,6 +5,7 @@ use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::locks::{self, Rank};
 use super::schema::{order_items, orders};
 use super::{Conn, DbError};
 use crate::domain::ids::{OrderId, ProductId};
@@ -117,6 +118,7 @@ pub async fn find(conn: &mut Conn, id: OrderId) -> Result<Option<OrderRow>, DbEr
 
 /// The order, locked until the transaction ends; with whether its hold is alive by the database's clock.
 pub async fn lock(conn: &mut Conn, id: OrderId) -> Result<Option<(OrderRow, bool)>, DbError> {
+    locks::takes(Rank::Order, id.uuid());
     let row = orders::table
         .find(id)
         .select((OrderRow::as_select(), orders::hold_expires_at.gt(now)))
@@ -153,6 +155,7 @@ pub async fn items_of(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<ItemRow>, 
 /// `pending → confirming`, only while the hold is alive and the total is the one asked for. Expiry runs the same
 /// kind of statement on the same row, so exactly one of the two wins.
 pub async fn freeze_hold(conn: &mut Conn, id: OrderId, total: Money) -> Result<Option<OrderRow>, DbError> {
+    locks::takes(Rank::Order, id.uuid());
     let row = diesel::update(orders::table.find(id))
         .filter(orders::status.eq(OrderStatus::Pending))
         .filter(orders::hold_expires_at.gt(now))
@@ -172,6 +175,7 @@ pub async fn freeze_hold(conn: &mut Conn, id: OrderId, total: Money) -> Result<O
 
 /// Moves a locked order to `status`; returns its new version.
 pub async fn set_status(conn: &mut Conn, id: OrderId, status: OrderStatus) -> Result<i32, DbError> {
+    locks::takes(Rank::Order, id.uuid());
     let version = diesel::update(orders::table.find(id))
         .set((orders::status.eq(status), orders::version.eq(orders::version + 1), orders::updated_at.eq(now)))
         .returning(orders::version)
@@ -182,6 +186,7 @@ pub async fn set_status(conn: &mut Conn, id: OrderId, status: OrderStatus) -> Re
 
 /// Remembers that a cancel was asked for; returns the new version.
 pub async fn remember_cancel(conn: &mut Conn, id: OrderId, reason: &str) -> Result<i32, DbError> {
+    locks::takes(Rank::Order, id.uuid());
     let version = diesel::update(orders::table.find(id))
         .set((
             orders::cancel_requested_at.eq(now),
@@ -211,6 +216,7 @@ pub async fn expire_due(conn: &mut Conn, limit_rows: i64) -> Result<Vec<OrderRow
         return Ok(Vec::new());
     }
     let ids: Vec<uuid::Uuid> = due.iter().map(|id| id.uuid()).collect();
+    locks::took_free(Rank::Order, ids.iter().copied());
     let rows = diesel::update(orders::table.filter(orders::id.eq_any(ids)))
         .filter(orders::status.eq(OrderStatus::Pending))
         .set((
@@ -226,6 +232,7 @@ pub async fn expire_due(conn: &mut Conn, limit_rows: i64) -> Result<Vec<OrderRow
 
 /// Takes capacity of lines for an undecided cancellation; `false` if a line has less left.
 pub async fn take_line_capacity(conn: &mut Conn, id: OrderId, units: &[LineQuantity]) -> Result<bool, DbError> {
+    locks::belongs_to(Rank::Order, id.uuid());
     for unit in units {
         let taken = diesel::update(order_items::table.find((id, unit.line)))
             .filter(
@@ -258,6 +265,7 @@ pub async fn settle_line_capacity(
     units: &[LineQuantity],
     outcome: LineOutcome,
 ) -> Result<(), DbError> {
+    locks::belongs_to(Rank::Order, id.uuid());
     for unit in units {
         let canceled = match outcome {
             LineOutcome::Canceled => unit.quantity,

@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
+use super::locks::{self, Rank};
 use super::schema::payments;
 use super::{Conn, DbError, later};
 use crate::domain::evidence::{Decline, DeclineClass, DoubtReason, PaymentKey, Snapshot};
@@ -135,6 +136,8 @@ pub async fn begin_confirm(conn: &mut Conn, confirm: NewConfirm) -> Result<Optio
             payments::version.eq(payments::version + 1),
             payments::updated_at.eq(now),
         ));
+    // The row of a key that is known has another id, and is locked even if it may not be confirmed again.
+    locks::takes(Rank::Payment, confirm.id.uuid());
     let row = diesel::query_dsl::methods::FilterDsl::filter(upsert, again)
         .returning(PaymentRow::as_returning())
         .get_result(conn)
@@ -150,6 +153,7 @@ pub async fn find(conn: &mut Conn, id: PaymentId) -> Result<Option<PaymentRow>, 
 
 /// The payment, locked until the transaction ends. Its order must be locked already.
 pub async fn lock(conn: &mut Conn, id: PaymentId) -> Result<Option<PaymentRow>, DbError> {
+    locks::takes(Rank::Payment, id.uuid());
     Ok(payments::table.find(id).select(PaymentRow::as_select()).for_update().first(conn).await.optional()?)
 }
 
@@ -256,6 +260,7 @@ impl PaymentChange {
 
 /// Applies a change to a locked payment; returns the new row, one version later.
 pub async fn apply(conn: &mut Conn, id: PaymentId, change: PaymentChange) -> Result<PaymentRow, DbError> {
+    locks::takes(Rank::Payment, id.uuid());
     let row = diesel::update(payments::table.find(id))
         .set((change, payments::version.eq(payments::version + 1), payments::updated_at.eq(now)))
         .returning(PaymentRow::as_returning())
@@ -268,6 +273,7 @@ pub async fn apply(conn: &mut Conn, id: PaymentId, change: PaymentChange) -> Res
 /// cancellation's own event tells the story.
 pub async fn take_capacity(conn: &mut Conn, id: PaymentId, amount: i64) -> Result<bool, DbError> {
     let limit = diesel::dsl::sql::<diesel::sql_types::BigInt>("coalesce(approved_amount, amount)");
+    locks::takes(Rank::Payment, id.uuid());
     let taken = diesel::update(payments::table.find(id))
         .filter(
             payments::status.eq_any(
@@ -289,6 +295,7 @@ pub async fn take_capacity(conn: &mut Conn, id: PaymentId, amount: i64) -> Resul
 
 /// Gives back what a refused cancellation had taken.
 pub async fn release_capacity(conn: &mut Conn, id: PaymentId, amount: i64) -> Result<(), DbError> {
+    locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .set((payments::canceling_amount.eq(payments::canceling_amount - amount), payments::updated_at.eq(now)))
         .execute(conn)
@@ -304,6 +311,7 @@ pub async fn postpone(
     doubt: Option<DoubtReason>,
     not_found_count: i32,
 ) -> Result<(), DbError> {
+    locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .filter(
             payments::status
@@ -333,6 +341,7 @@ pub async fn put_off(conn: &mut Conn, id: PaymentId, wait: Duration) -> Result<(
 
 /// A new idempotency key for the same confirm, after an inquiry has shown that the old one is spent for nothing.
 pub async fn next_attempt(conn: &mut Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
+    locks::takes(Rank::Payment, id.uuid());
     let row = diesel::update(payments::table.find(id))
         .filter(payments::status.eq(PaymentStatus::Confirming))
         .set((
@@ -363,6 +372,7 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
     if due.is_empty() {
         return Ok(Vec::new());
     }
+    locks::took_free(Rank::Payment, due.iter().copied());
     let rows = diesel::update(payments::table.filter(payments::id.eq_any(due)))
         .set(payments::lease_until.eq(later(lease).nullable()))
         .returning(PaymentRow::as_returning())

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::locks::{self, Rank};
 use super::schema::{products, stock};
 use super::{Conn, DbError};
 use crate::domain::ids::ProductId;
@@ -51,6 +52,7 @@ pub async fn insert(conn: &mut Conn, product: ProductRow) -> Result<(), DbError>
 
 /// Applies a change; `false` if there is no such product.
 pub async fn change(conn: &mut Conn, id: ProductId, change: ProductChange) -> Result<bool, DbError> {
+    locks::takes(Rank::Product, id.uuid());
     let changed = diesel::update(products::table.find(id))
         .set((change, products::updated_at.eq(diesel::dsl::now)))
         .execute(conn)

@@ -5,12 +5,14 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::locks::{self, Rank};
 use super::schema::{stock, stock_adjustments};
 use super::{Conn, DbError};
 use crate::domain::ids::ProductId;
 
 /// Takes `quantity` units if that many are left; `false` if not. The one statement that prevents overselling.
 pub async fn take(conn: &mut Conn, product: ProductId, quantity: i64) -> Result<bool, DbError> {
+    locks::takes(Rank::Stock, product.uuid());
     let taken = diesel::update(stock::table.find(product))
         .filter(stock::available.ge(quantity))
         .set(stock::available.eq(stock::available - quantity))
@@ -23,6 +25,7 @@ pub async fn take(conn: &mut Conn, product: ProductId, quantity: i64) -> Result<
 pub async fn give_back(conn: &mut Conn, mut units: Vec<(ProductId, i64)>) -> Result<(), DbError> {
     units.sort_unstable();
     for (product, quantity) in units {
+        locks::takes(Rank::Stock, product.uuid());
         diesel::update(stock::table.find(product))
             .set(stock::available.eq(stock::available + quantity))
             .execute(conn)
@@ -62,6 +65,7 @@ pub struct AdjustmentRow {
 
 /// Moves `available` by `delta`; `None` if there is no such product. Below zero the constraint refuses.
 pub async fn shift(conn: &mut Conn, product: ProductId, delta: i64) -> Result<Option<i64>, DbError> {
+    locks::takes(Rank::Stock, product.uuid());
     let after = diesel::update(stock::table.find(product))
         .set(stock::available.eq(stock::available + delta))
         .returning(stock::available)

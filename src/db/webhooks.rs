@@ -7,6 +7,7 @@ use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::locks::{self, Rank};
 use super::schema::webhook_inbox;
 use super::{Conn, DbError, in_future, later};
 use crate::domain::ids::DeliveryId;
@@ -49,6 +50,7 @@ pub struct DeliveryRow {
 
 /// Stores a delivery; `false` if the same one is stored already.
 pub async fn store(conn: &mut Conn, delivery: NewDelivery) -> Result<bool, DbError> {
+    locks::takes(Rank::Delivery, delivery.id.uuid());
     let stored =
         diesel::insert_into(webhook_inbox::table).values(delivery).on_conflict_do_nothing().execute(conn).await?;
     Ok(stored == 1)
@@ -70,6 +72,7 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
     if due.is_empty() {
         return Ok(Vec::new());
     }
+    locks::took_free(Rank::Delivery, due.iter().copied());
     let rows = diesel::update(webhook_inbox::table.filter(webhook_inbox::id.eq_any(due)))
         .set((
             webhook_inbox::lease_until.eq(later(lease).nullable()),
@@ -83,6 +86,7 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
 
 /// Marks a delivery as read.
 pub async fn finish(conn: &mut Conn, id: DeliveryId, outcome: &str) -> Result<(), DbError> {
+    locks::takes(Rank::Delivery, id.uuid());
     diesel::update(webhook_inbox::table.find(id))
         .set((webhook_inbox::processed_at.eq(now), webhook_inbox::outcome.eq(outcome)))
         .execute(conn)
@@ -92,6 +96,7 @@ pub async fn finish(conn: &mut Conn, id: DeliveryId, outcome: &str) -> Result<()
 
 /// Puts a delivery back for later.
 pub async fn postpone(conn: &mut Conn, id: DeliveryId, wait: Duration) -> Result<(), DbError> {
+    locks::takes(Rank::Delivery, id.uuid());
     diesel::update(webhook_inbox::table.find(id))
         .set((webhook_inbox::next_at.eq(later(wait)), webhook_inbox::lease_until.eq(None::<DateTime<Utc>>)))
         .execute(conn)
@@ -99,11 +104,13 @@ pub async fn postpone(conn: &mut Conn, id: DeliveryId, wait: Duration) -> Result
     Ok(())
 }
 
-/// Forgets read deliveries older than `retention`; returns how many.
+/// Forgets read deliveries older than `retention`; returns how many. Waits for no lock.
 pub async fn delete_old(conn: &mut Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
+    locks::took_free(Rank::Delivery, []);
     let deleted = diesel::sql_query(
         "delete from webhook_inbox where ctid = any (array(
-             select ctid from webhook_inbox where processed_at is not null and received_at < now() - $1 limit $2))",
+             select ctid from webhook_inbox where processed_at is not null and received_at < now() - $1
+             limit $2 for update skip locked))",
     )
     .bind::<diesel::sql_types::Interval, _>(in_future(retention))
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)

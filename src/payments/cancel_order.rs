@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::cancel::{self, Cancel, CancelError, Canceled};
 use super::claim::{Claim, claim};
-use super::{resolve, view};
+use super::view;
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
@@ -17,7 +17,8 @@ use crate::domain::ids::{CancellationId, OrderId, PaymentId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::stock::CancelScope;
 use crate::provider::RefundAccount;
-use crate::telemetry::labels::Tx;
+use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::record;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -89,7 +90,11 @@ pub async fn cancel_order(
     let step =
         app.db.transaction(Tx::OrderCancel, async |conn| decide(conn, app, &request, &scope, &origin).await).await?;
     let (is_decided, replayed) = match step {
-        Step::Decided { replayed } => (true, replayed),
+        Step::Released { units } => {
+            record::stock_movement(StockMovement::Release, units);
+            (true, false)
+        }
+        Step::Replayed => (true, true),
         Step::Remembered => (false, false),
         Step::CancelPayment(payment) => {
             let cancel = Cancel {
@@ -113,7 +118,11 @@ pub async fn cancel_order(
 }
 
 enum Step {
-    Decided { replayed: bool },
+    /// Canceled now; so many units went back into stock.
+    Released {
+        units: u64,
+    },
+    Replayed,
     Remembered,
     CancelPayment(PaymentId),
 }
@@ -132,7 +141,7 @@ async fn decide(
         }
         if known.resource_id == order.id.uuid() {
             let is_open = known.response_status.is_none() && wish_is_open(conn, &order).await?;
-            return Ok(if is_open { Step::Remembered } else { Step::Decided { replayed: true } });
+            return Ok(if is_open { Step::Remembered } else { Step::Replayed });
         }
         // The key stands for a cancellation: that one's answer, whatever has become of the order since.
         if let Some(made) = db::cancellations::find(conn, CancellationId::from(known.resource_id)).await? {
@@ -192,8 +201,11 @@ async fn cancel_now(
     events::append(conn, order.id, version, subject, origin, json!({ "reason": request.reason })).await?;
     let view = read(conn, order.id).await?;
     idempotency::answer(conn, order.id.uuid(), &view::stored(200, &view)?).await?;
-    resolve::release_stock(conn, order.id).await?;
-    Ok(Step::Decided { replayed: false })
+    let items = db::orders::items(conn, order.id).await?;
+    let units: Vec<_> = items.iter().map(|item| (item.product_id, i64::from(item.quantity))).collect();
+    let released = units.iter().map(|(_, quantity)| quantity.unsigned_abs()).sum();
+    db::stock::give_back(conn, units).await?;
+    Ok(Step::Released { units: released })
 }
 
 /// The payment's outcome is open: act on the wish once it is certain.

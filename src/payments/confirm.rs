@@ -183,7 +183,18 @@ async fn intend(app: &App, request: &Confirm, scope: &Scope, origin: &Origin) ->
     let intended = app
         .db
         .transaction(Tx::ConfirmIntend, async |conn| {
-            let id = PaymentId::new();
+            // Order and payment are locked first, as everywhere; if the key then says stop, they are as they were. The
+            // hold is not frozen for a request that the PG would turn away; what is known is told without it.
+            let admitted = app.provider.admit(ProviderOperation::Confirm);
+            let frozen = match &admitted {
+                Ok(_) => db::orders::freeze_hold(conn, request.order_id, request.amount).await?,
+                Err(_) => None,
+            };
+            let payment = match &frozen {
+                Some(order) => begin(conn, app, request, order, origin).await?,
+                None => None,
+            };
+            let id = payment.as_ref().map_or_else(PaymentId::new, |payment| payment.id);
             match claim(conn, scope, id.uuid(), &app.settings).await? {
                 Claim::Fresh => {}
                 Claim::Done(response) => return Err(Stop::Replay(response)),
@@ -191,17 +202,15 @@ async fn intend(app: &App, request: &Confirm, scope: &Scope, origin: &Origin) ->
                 Claim::InFlight => return Err(Stop::Refused(ConfirmError::KeyInFlight)),
                 Claim::Mismatch => return Err(Stop::Refused(ConfirmError::KeyMismatch)),
             }
-            // Only now is the PG needed: what is known already is told without it. The hold is not frozen for a
-            // request that it would turn away.
-            let permit = match app.provider.admit(ProviderOperation::Confirm) {
+            let permit = match admitted {
                 Ok(permit) => permit,
                 Err(refused) => return Err(why_not(conn, app, request, refused.into()).await?),
             };
-            let frozen = db::orders::freeze_hold(conn, request.order_id, request.amount).await?;
-            let Some(order) = frozen else {
-                return Err(why_not(conn, app, request, ConfirmError::OrderExpired).await?);
-            };
-            write(conn, app, request, order, id, origin, permit).await
+            match (frozen, payment) {
+                (Some(order), Some(payment)) => write(conn, request, order, payment, origin, permit).await,
+                (Some(_), None) => Err(known_payment(conn, app, request).await?),
+                (None, _) => Err(why_not(conn, app, request, ConfirmError::OrderExpired).await?),
+            }
         })
         .await;
     match intended {
@@ -225,17 +234,16 @@ impl From<DbError> for Stop {
     }
 }
 
-async fn write(
+/// The payment to confirm, if this PG payment may be confirmed for the order.
+async fn begin(
     conn: &mut Conn,
     app: &App,
     request: &Confirm,
-    order: OrderRow,
-    id: PaymentId,
+    order: &OrderRow,
     origin: &Origin,
-    permit: Permit,
-) -> Result<Go, Stop> {
+) -> Result<Option<PaymentRow>, DbError> {
     let new = NewConfirm {
-        id,
+        id: PaymentId::new(),
         order_id: order.id,
         provider: app.provider.name(),
         payment_key: request.payment_key.clone(),
@@ -243,12 +251,17 @@ async fn write(
         recover_after: resolve_cancel::recover_after(app),
         trace_id: origin.trace_id.clone(),
     };
-    let Some(payment) = db::payments::begin_confirm(conn, new).await? else {
-        return Err(known_payment(conn, app, request).await?);
-    };
-    if payment.id != id {
-        db::idempotency::point_to(conn, id.uuid(), payment.id.uuid()).await?;
-    }
+    db::payments::begin_confirm(conn, new).await
+}
+
+async fn write(
+    conn: &mut Conn,
+    request: &Confirm,
+    order: OrderRow,
+    payment: PaymentRow,
+    origin: &Origin,
+    permit: Permit,
+) -> Result<Go, Stop> {
     let subject = Subject::Order {
         event: OrderEvent::ConfirmStarted,
         from: Some(OrderStatus::Pending),

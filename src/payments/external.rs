@@ -86,6 +86,6 @@ async fn move_money(step: &mut Step<'_>, cancel: &PgCancel, plan: &CancelPlan) -
     step.payment_to(event, change, json!({ "amount": cancel.amount, "by": "provider" })).await?;
     step.order_to(order_event).await?;
     crate::db::orders::take_line_capacity(step.conn, step.order.id, &plan.lines).await?;
-    resolve_cancel::restore(step.conn, step.order.id, &plan.lines).await?;
+    resolve_cancel::restore(step.conn, &mut step.after, step.order.id, &plan.lines).await?;
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! `http/` and `worker/` call these; nothing else opens a transaction. The intent is committed before the PG is
 //! called, nothing is held during the call, and `resolve` alone turns what was learnt into state.
 
+mod after_commit;
+mod again;
 pub mod audit;
 pub mod cancel;
 pub mod cancel_order;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{cancel, claim, external, recovery, view};
+use super::after_commit::AfterCommit;
+use super::{again, cancel, claim, external, recovery, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::orders::OrderRow;
@@ -20,8 +21,7 @@ use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
 use crate::domain::resolution::{self, Evidence, OrderFacts, PaymentFacts, Reversal, Verdict};
 use crate::domain::stock::CancelScope;
 use crate::provider::call::Call;
-use crate::telemetry::labels::{StockMovement, Tx};
-use crate::telemetry::record;
+use crate::telemetry::labels::Tx;
 
 /// Which payment; the order is named too, because it is locked first.
 #[derive(Debug, Clone, Copy)]
@@ -88,13 +88,32 @@ pub async fn resolve(
     call: Option<&Call>,
     origin: &Origin,
 ) -> Result<Resolution, ResolveError> {
-    let settings = &app.settings;
-    let (resolution, follow_up) = app
-        .db
+    let mut tries = 0;
+    let (resolution, after) = loop {
+        match write(app, target, evidence.clone(), call, origin).await {
+            Err(error) if again::may_try_again(Tx::ConfirmResolve, &error, &mut tries).await => {}
+            done => break done?,
+        }
+    };
+    after.tell(app, target);
+    if after.follow_up || resolution.change == Change::StillOpen {
+        app.nudges.recovery.notify_one();
+    }
+    Ok(resolution)
+}
+
+async fn write(
+    app: &App,
+    target: Target,
+    evidence: Evidence,
+    call: Option<&Call>,
+    origin: &Origin,
+) -> Result<(Resolution, AfterCommit), ResolveError> {
+    app.db
         .transaction(Tx::ConfirmResolve, async |conn| {
             let (order, hold_alive) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
             let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
-            let facts = facts(&payment, settings.deposit_grace);
+            let facts = facts(&payment, app.settings.deposit_grace);
             let snapshot = match &evidence {
                 Evidence::Snapshot(snapshot) => Some(snapshot.clone()),
                 Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
@@ -105,7 +124,7 @@ pub async fn resolve(
                 // Only a fresh look tells a bank that took its deposit back from an answer older than the deposit.
                 verdict = Verdict::StillOpen(resolution::NOTHING_LEARNT);
             }
-            let mut step = Step { conn, app, order, payment, hold_alive, call, origin, follow_up: false };
+            let mut step = Step { conn, app, order, payment, hold_alive, call, origin, after: AfterCommit::default() };
             let mut change = step.apply(verdict).await?;
             if let Some(snapshot) = snapshot
                 && external::record(&mut step, &snapshot).await?
@@ -113,16 +132,13 @@ pub async fn resolve(
                 step.renew_wish().await?;
                 change = Change::Decided;
             }
-            let Step { conn, order, payment, follow_up, .. } = step;
+            let Step { conn, order, payment, after, .. } = step;
             let view = view::payment(conn, &payment, &order).await?;
             claim::keep_answer(conn, &payment, &view, &change).await?;
-            Ok::<_, ResolveError>((Resolution { order, payment, change, view }, follow_up))
+            after.give_back(conn).await?;
+            Ok((Resolution { order, payment, change, view }, after))
         })
-        .await?;
-    if follow_up || resolution.change == Change::StillOpen {
-        app.nudges.recovery.notify_one();
-    }
-    Ok(resolution)
+        .await
 }
 
 fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
@@ -148,8 +164,8 @@ pub(super) struct Step<'a> {
     pub(super) hold_alive: bool,
     pub(super) call: Option<&'a Call>,
     pub(super) origin: &'a Origin,
-    /// Whether a cancellation was written that recovery should drive at once.
-    pub(super) follow_up: bool,
+    /// What its end has to do.
+    pub(super) after: AfterCommit,
 }
 
 impl Step<'_> {
@@ -170,7 +186,7 @@ impl Step<'_> {
                 let detail = json!({ "class": decline.class.as_str(), "code": decline.code });
                 self.payment_to(PaymentEvent::Declined, change, detail).await?;
                 self.order_without_money().await?;
-                record::decline(self.app.provider.label(), decline.class);
+                self.after.declined = Some(decline.class);
             }
             Verdict::DepositReversed(snapshot) => {
                 let mut change = self.waiting_for_deposit(&snapshot);
@@ -278,11 +294,7 @@ impl Step<'_> {
             | PaymentStatus::Expired
             | PaymentStatus::Reversing => {}
         }
-        tracing::error!(
-            payment_id = %self.payment.id, order_id = %self.order.id, amount = reversal.taken,
-            cause = reversal.cause.as_str(), "the PG took money that no order may keep; it is being returned"
-        );
-        record::reversal(self.app.provider.label());
+        self.after.reversed = Some((reversal.taken, reversal.cause));
         let reason = format!("returned automatically ({})", reversal.cause);
         self.cancel_all(CancellationOrigin::Compensation, &reason).await
     }
@@ -291,7 +303,7 @@ impl Step<'_> {
     /// instead: when it is decided, `resolve_cancel` sees to what is left of a reversal.
     async fn cancel_all(&mut self, origin: CancellationOrigin, reason: &str) -> Result<(), ResolveError> {
         if self.payment.canceling_amount > 0 {
-            self.follow_up = true;
+            self.after.follow_up = true;
             return Ok(());
         }
         let intent = cancel::Intent {
@@ -305,7 +317,7 @@ impl Step<'_> {
         };
         cancel::write_intent(self.conn, intent, self.origin).await.map_err(|e| ResolveError::Intent(e.to_string()))?;
         self.payment = db::payments::find(self.conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
-        self.follow_up = true;
+        self.after.follow_up = true;
         Ok(())
     }
 
@@ -371,7 +383,7 @@ impl Step<'_> {
         events::append(self.conn, self.order.id, version, subject, self.origin, json!({})).await?;
         match event {
             OrderEvent::CanceledUnpaid | OrderEvent::HoldExpired | OrderEvent::DepositOverdue => {
-                release_stock(self.conn, self.order.id).await?;
+                self.after.release(self.conn, self.order.id).await?;
             }
             OrderEvent::Placed
             | OrderEvent::ConfirmStarted
@@ -394,14 +406,4 @@ impl Step<'_> {
             OrderFacts { hold_alive: self.hold_alive, cancel_requested: self.order.cancel_requested_at.is_some() };
         self.order_to(resolution::order_without_money(facts)).await
     }
-}
-
-/// Gives all units of an order that ends unpaid back. Stock rows are locked last.
-pub(super) async fn release_stock(conn: &mut Conn, order: OrderId) -> Result<(), DbError> {
-    let items = db::orders::items(conn, order).await?;
-    let units: Vec<_> = items.iter().map(|item| (item.product_id, i64::from(item.quantity))).collect();
-    let total = units.iter().map(|(_, quantity)| *quantity).sum::<i64>();
-    db::stock::give_back(conn, units).await?;
-    record::stock_movement(StockMovement::Release, total.unsigned_abs());
-    Ok(())
 }

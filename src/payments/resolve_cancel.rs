@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::after_commit::AfterCommit;
 use super::resolve::{ResolveError, Target};
-use super::{cancel, recovery, view};
+use super::{again, cancel, recovery, view};
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::{self, Origin, Subject};
@@ -23,8 +24,7 @@ use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
 use crate::domain::resolution::{CancelEvidence, CancelVerdict, decide_cancel};
 use crate::domain::stock::{CancelScope, Line, LineQuantity, remaining};
 use crate::provider::call::Call;
-use crate::telemetry::labels::{StockMovement, Tx};
-use crate::telemetry::record;
+use crate::telemetry::labels::Tx;
 
 /// What the evidence came to.
 #[derive(Clone)]
@@ -46,26 +46,45 @@ pub async fn resolve_cancel(
     call: Option<&Call>,
     origin: &Origin,
 ) -> Result<CancelResolution, ResolveError> {
-    let resolution = app
-        .db
+    let mut tries = 0;
+    let (resolution, after) = loop {
+        match write(app, target, id, evidence.clone(), call, origin).await {
+            Err(error) if again::may_try_again(Tx::CancelResolve, &error, &mut tries).await => {}
+            done => break done?,
+        }
+    };
+    after.tell(app, target);
+    if resolution.cancellation.status == CancellationStatus::Requested {
+        app.nudges.recovery.notify_one();
+    }
+    Ok(resolution)
+}
+
+async fn write(
+    app: &App,
+    target: Target,
+    id: CancellationId,
+    evidence: CancelEvidence,
+    call: Option<&Call>,
+    origin: &Origin,
+) -> Result<(CancelResolution, AfterCommit), ResolveError> {
+    app.db
         .transaction(Tx::CancelResolve, async |conn| {
             let (order, _) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
             let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
             let row = cancellations::lock(conn, id).await?.ok_or(ResolveError::Missing)?;
             let units = cancellations::units(conn, id).await?;
             let currency = payment.currency;
-            let mut step = CancelStep { conn, order, payment, row, units, call, origin };
+            let after = AfterCommit::default();
+            let mut step = CancelStep { conn, order, payment, row, units, call, origin, after };
             let changed = step.apply(evidence).await?;
-            let CancelStep { conn, row, units, .. } = step;
+            let CancelStep { conn, row, units, after, .. } = step;
             let view = view::cancellation(&row, &units, currency.code());
             answer(conn, &row, &view).await?;
-            Ok::<_, ResolveError>(CancelResolution { cancellation: row, view, changed })
+            after.give_back(conn).await?;
+            Ok((CancelResolution { cancellation: row, view, changed }, after))
         })
-        .await?;
-    if resolution.cancellation.status == CancellationStatus::Requested {
-        app.nudges.recovery.notify_one();
-    }
-    Ok(resolution)
+        .await
 }
 
 async fn answer(conn: &mut Conn, row: &CancellationRow, view: &view::CancellationView) -> Result<(), ResolveError> {
@@ -86,6 +105,7 @@ struct CancelStep<'a> {
     units: Vec<LineQuantity>,
     call: Option<&'a Call>,
     origin: &'a Origin,
+    after: AfterCommit,
 }
 
 impl CancelStep<'_> {
@@ -130,7 +150,7 @@ impl CancelStep<'_> {
             let (order, units) = (self.order.id, &self.units);
             db::orders::settle_line_capacity(self.conn, order, units, LineOutcome::Canceled).await?;
         } else {
-            restore(self.conn, self.order.id, &self.units).await?;
+            restore(self.conn, &mut self.after, self.order.id, &self.units).await?;
         }
         self.compensate_rest().await
     }
@@ -233,23 +253,23 @@ impl CancelStep<'_> {
     }
 }
 
-/// Counts the units of a cancellation that is done as canceled, and puts them back into stock.
-pub(super) async fn restore(conn: &mut Conn, order: OrderId, units: &[LineQuantity]) -> Result<(), DbError> {
+/// Counts the units of a cancellation that is done as canceled; their stock comes back at the end.
+pub(super) async fn restore(
+    conn: &mut Conn,
+    after: &mut AfterCommit,
+    order: OrderId,
+    units: &[LineQuantity],
+) -> Result<(), DbError> {
     if units.is_empty() {
         return Ok(());
     }
     db::orders::settle_line_capacity(conn, order, units, LineOutcome::Canceled).await?;
     let items = db::orders::items(conn, order).await?;
-    let back: Vec<_> = units
-        .iter()
-        .filter_map(|unit| {
-            let item = items.iter().find(|item| item.line == unit.line)?;
-            Some((item.product_id, i64::from(unit.quantity)))
-        })
-        .collect();
-    let total = back.iter().map(|(_, quantity)| *quantity).sum::<i64>();
-    db::stock::give_back(conn, back).await?;
-    record::stock_movement(StockMovement::Restore, total.unsigned_abs());
+    for unit in units {
+        if let Some(item) = items.iter().find(|item| item.line == unit.line) {
+            after.restore(item.product_id, i64::from(unit.quantity));
+        }
+    }
     Ok(())
 }
 

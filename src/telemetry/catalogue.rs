@@ -8,10 +8,10 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::family::{Family, FromZero};
 use super::labels::{
-    AdmissionRefusal, AuditMode, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Label,
-    Lane, LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation,
-    ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx,
-    TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    AdmissionRefusal, AuditMode, BreakerState, Contention, HttpMethod, IdempotencyResult, IdempotentRoute,
+    InquiryResult, Label, Lane, LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState,
+    ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel,
+    StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
@@ -220,6 +220,10 @@ catalogue! {
     "Callers that never got a database connection.";
     Histogram TRANSACTION = "payments_db_transaction_duration_seconds" { tx: Tx, result: TxResult } Seconds,
     buckets DB, from_zero FromZero::Never, "Time from begin to the end of a transaction. Which one is long?";
+    Counter TRANSACTION_CONTENTION = "payments_db_transaction_contention_total" { tx: Tx, reason: Contention } Count,
+    from_zero FromZero::Every, "Transactions that others made fail. A deadlock is a bug: locks have one order.";
+    Counter TRANSACTION_RETRIES = "payments_db_transaction_retries_total" { tx: Tx } Count,
+    from_zero FromZero::Every, "Resolutions tried again after a deadlock or a serialization failure.";
 
     Counter IDEMPOTENCY = "payments_idempotency_total" { route: IdempotentRoute, result: IdempotencyResult } Count,
     from_zero FromZero::Every, "Uses of Idempotency-Key. Are clients retrying, or using a key for two things?";

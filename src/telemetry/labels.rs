@@ -11,9 +11,9 @@ mod words;
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
 pub use self::words::{
-    AuditMode, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome, OutcomeClass,
-    PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason,
-    StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    AuditMode, Contention, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome,
+    OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule,
+    RejectionReason, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
@@ -78,6 +78,7 @@ label!(
     BreakerState,
     AuditMode,
     AuditRule,
+    Contention,
     DeclineClass,
     HttpMethod,
     IdempotencyResult,

@@ -20,10 +20,10 @@ use metrics::Gauge;
 
 use super::catalogue as c;
 use super::labels::{
-    AdmissionRefusal, AuditMode, BreakerState, HttpMethod, IdempotencyResult, IdempotentRoute, InquiryResult, Lane,
-    LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation,
-    ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task, TickResult, Tx,
-    TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    AdmissionRefusal, AuditMode, BreakerState, Contention, HttpMethod, IdempotencyResult, IdempotentRoute,
+    InquiryResult, Lane, LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel,
+    ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task,
+    TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
@@ -156,6 +156,16 @@ pub fn pool_timeout() {
 /// A transaction ended.
 pub fn transaction(tx: Tx, result: TxResult, elapsed: Duration) {
     c::TRANSACTION.of((tx, result)).record(elapsed.as_secs_f64());
+}
+
+/// Others made a transaction fail.
+pub fn contention(tx: Tx, contention: Contention) {
+    c::TRANSACTION_CONTENTION.of((tx, contention)).increment(1);
+}
+
+/// A transaction that others made fail is tried again.
+pub fn transaction_retry(tx: Tx) {
+    c::TRANSACTION_RETRIES.of((tx,)).increment(1);
 }
 
 /// What an idempotency key led to.

@@ -1,7 +1,5 @@
 //! Each verb's errors as problems, exhaustively.
 
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
-
 use super::{Code, Problem};
 use crate::db::DbError;
 use crate::domain::evidence::{NotSent, NotSentReason};
@@ -26,24 +24,11 @@ impl From<DbError> for Problem {
             DbError::Unavailable(_) => {
                 Self::new(Code::DatabaseUnavailable, "The request could not be served now.").because(&error)
             }
-            DbError::Query(query) if is_contention(query) => {
-                Self::new(Code::Busy, "The request waited too long for others.").because(&error)
-            }
+            DbError::Contended(_) => Self::new(Code::Busy, "The request waited too long for others.").because(&error),
             DbError::OutOfRange => Self::new(Code::InvalidParameter, "A number is too large."),
             DbError::Constraint(_) | DbError::Query(_) => Self::internal(&error),
         }
     }
-}
-
-/// Whether a statement gave up on others: its lock or time ran out, or it was a deadlock's victim. Diesel does not
-/// pass on the SQLSTATE (55P03, 57014, 40P01), so the server's words must do.
-fn is_contention(error: &DieselError) -> bool {
-    let DieselError::DatabaseError(kind, info) = error else { return false };
-    let said = |words: &str| info.message().contains(words);
-    matches!(kind, DatabaseErrorKind::SerializationFailure)
-        || said("lock timeout")
-        || said("statement timeout")
-        || said("deadlock detected")
 }
 
 impl From<PlaceError> for Problem {

@@ -200,6 +200,20 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// How others made a transaction fail.
+    pub enum Contention {
+        /// Transactions waited for each other in a circle, and this one was ended.
+        Deadlock => "deadlock",
+        /// What it read was changed meanwhile.
+        Serialization => "serialization",
+        /// A row was not free in time.
+        LockTimeout => "lock_timeout",
+        /// A statement ran out of time.
+        StatementTimeout => "statement_timeout",
+    }
+}
+
+vocabulary! {
     /// The routes that take an `Idempotency-Key`.
     pub enum IdempotentRoute {
         /// Place an order.
