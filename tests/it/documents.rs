@@ -63,6 +63,47 @@ fn is_metric(name: &str) -> bool {
     !is_label && ["payments_", "http_", "db_", "process_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The names of all tests: functions right below a test's attribute.
+fn tests_below(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            tests_below(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let source = std::fs::read_to_string(&entry).expect("a source");
+            let lines: Vec<&str> = source.lines().map(str::trim).collect();
+            for pair in lines.windows(2).filter(|pair| pair[0].starts_with("#[") && pair[0].contains("test")) {
+                let name = pair[1].trim_start_matches("async ").strip_prefix("fn ");
+                found.extend(name.and_then(|rest| rest.split('(').next()).map(str::to_owned));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_page_on_concurrency_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut known = BTreeSet::new();
+    tests_below(&root.join("src"), &mut known);
+    tests_below(&root.join("tests"), &mut known);
+    let page = text("docs/concurrency.md");
+    // Names of tests are sentences; nothing else in backticks has that many words and no other sign.
+    let is_test = |word: &&str| {
+        word.matches('_').count() >= 4
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let metrics: BTreeSet<&str> = catalogue::all().iter().map(|metric| metric.name).collect();
+    let named: BTreeSet<&str> =
+        page.split('`').skip(1).step_by(2).map(|word| word.trim_start_matches("tidy::")).filter(is_test).collect();
+    // `cancellations_one_open_per_payment` and its like are constraints.
+    let rules = std::fs::read_to_string(root.join("migrations/2026-11-21-000001_core/up.sql")).expect("the schema");
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| !known.contains(**name) && !metrics.contains(**name) && !rules.contains(*name))
+        .collect();
+    assert!(named.len() > 30, "the page names its tests: {named:?}");
+    assert!(missing.is_empty(), "no such test: {missing:?}");
+}
+
 #[test]
 fn the_readme_lists_every_setting_and_no_other() {
     let is_setting = |name: &String| {

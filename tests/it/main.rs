@@ -14,9 +14,11 @@ mod support;
 
 mod audit;
 mod auth;
+mod bad_input;
 mod cancel;
 mod chaos;
 mod collisions;
+mod concurrency;
 mod confirm;
 mod contract;
 mod crash_points;

@@ -171,6 +171,44 @@ fn links_between_documents_lead_to_files() {
     none(wrong, "links that lead nowhere");
 }
 
+/// Statements that lock rows: what marks them in diesel's words and in SQL.
+const LOCKING: &[&str] = &["diesel :: update (", "diesel :: delete (", ". for_update (", ". on_conflict"];
+/// What says which rows are locked.
+const SAYS: &[&str] = &["locks :: takes (", "locks :: took_free (", "locks :: belongs_to ("];
+
+/// The functions of a file that lock rows and do not say so.
+fn silent_locks(source: &str) -> Vec<(usize, String)> {
+    let (tokens, _) = rust::without_tests(&rust::tokens(source));
+    let mut found = Vec::new();
+    for function in rust::functions(&tokens) {
+        let inside = |token: &&rust::Token| (function.line..function.line + function.lines).contains(&token.line);
+        let words: Vec<&str> = tokens.iter().filter(inside).map(|token| token.text.as_str()).collect();
+        let text = words.join(" ").replace(": :", "::");
+        // Strings are no tokens, so SQL is looked for in the lines themselves.
+        let lines: String = source.lines().skip(function.line - 1).take(function.lines).collect();
+        let in_sql = ["\"update ", "\"delete ", "for update"].iter().any(|words| lines.contains(words));
+        let locks = in_sql || LOCKING.iter().any(|words| text.contains(words));
+        if locks && !SAYS.iter().any(|words| text.contains(words)) {
+            found.push((function.line, function.name));
+        }
+    }
+    found
+}
+
+#[test]
+fn statements_that_lock_say_so() {
+    let mut wrong = Vec::new();
+    for path in tracked().into_iter().filter(|path| path.starts_with("src/db/") && path.ends_with(".rs")) {
+        let text = fs::read_to_string(root().join(&path)).expect("a source");
+        wrong.extend(silent_locks(&text).into_iter().map(|(line, name)| format!("{path}:{line} {name}")));
+    }
+    none(wrong, "statements that lock rows and note nothing in db::locks");
+    let source = "fn a() { diesel::update(x) }\nfn b() { locks::takes(r, i); diesel::delete(x) }\n\
+        fn c() { x.for_update() }\nfn d() { sql(\"delete from x\") }\nfn e() { x.load() }";
+    let found: Vec<String> = silent_locks(source).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(found, ["a", "c", "d"]);
+}
+
 #[track_caller]
 fn none(wrong: Vec<String>, what: &str) {
     let list: String = wrong.iter().map(|line| format!("\n  {line}")).collect();
