@@ -7,7 +7,7 @@ use axum::Router;
 use serde_json::json;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{AllOfBuilder, AnyOfBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -125,6 +125,12 @@ fn introduction() -> String {
 pub fn complete(mut api: OpenApi) -> OpenApi {
     let components = api.components.get_or_insert_with(Components::new);
     components.schemas.insert(PROBLEM.to_owned(), RefOr::T(problem_schema()));
+    for (name, either) in [("AdjustStock", adjustments()), ("CancelBody", cancel_scopes())] {
+        if let Some(RefOr::T(whole)) = components.schemas.remove(name) {
+            let both = AllOfBuilder::new().item(whole).item(either).build();
+            components.schemas.insert(name.to_owned(), RefOr::T(Schema::AllOf(both)));
+        }
+    }
     for (name, form, text) in [
         ("secretKey", "pgsk_…", "The shop's server: everything."),
         ("publishableKey", "pgpk_…", "A browser: the catalogue, placing an order."),
@@ -139,6 +145,24 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
         }
     }
     api
+}
+
+/// What adds is a restock or a correction, what takes away is a correction.
+fn adjustments() -> Schema {
+    let kinds = |kinds: &[&str]| ObjectBuilder::new().enum_values(Some(kinds.iter().copied()));
+    let adds = ObjectBuilder::new()
+        .property("kind", kinds(&["restock", "correction"]))
+        .property("delta", ObjectBuilder::new().schema_type(SchemaType::AnyValue).minimum(Some(1)));
+    let takes = ObjectBuilder::new()
+        .property("kind", kinds(&["correction"]))
+        .property("delta", ObjectBuilder::new().schema_type(SchemaType::AnyValue).maximum(Some(-1)));
+    Schema::AnyOf(AnyOfBuilder::new().item(adds).item(takes).build())
+}
+
+/// An amount or lines, not both.
+fn cancel_scopes() -> Schema {
+    let none = |name: &str| ObjectBuilder::new().property(name, ObjectBuilder::new().schema_type(Type::Null));
+    Schema::AnyOf(AnyOfBuilder::new().item(none("amount")).item(none("lines")).build())
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

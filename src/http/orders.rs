@@ -34,10 +34,16 @@ pub const TIMELINE_ROWS_MAX: i64 = 500;
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlaceOrder {
-    /// What is ordered; each product once.
+    /// What is ordered; each product once, at most 50 unless set up otherwise.
+    #[schema(min_items = 1, max_items = 50)]
     pub lines: Vec<PlaceLine>,
     /// The shop's own reference of the customer: no name, no address. At most 100 characters.
-    #[schema(example = "customer-4711")]
+    #[schema(
+        example = "customer-4711",
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub customer_ref: Option<String>,
 }
 
@@ -46,7 +52,7 @@ pub struct PlaceOrder {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlaceLine {
     /// `prod_…`
-    #[schema(value_type = String, example = "prod_0193a1b2c3d47e5f8a9b0c1d2e3f4a5e")]
+    #[schema(value_type = String, example = "prod_0193a1b2c3d47e5f8a9b0c1d2e3f4a5e", pattern = "^prod_[0-9a-f]{32}$")]
     pub product_id: ProductId,
     /// Units, 1 to 100000.
     #[schema(example = 2, minimum = 1, maximum = 100_000)]
@@ -70,7 +76,12 @@ pub struct PlacedOrder {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelOrderBody {
     /// Why; 1 to 200 characters, shown to the buyer by the PG.
-    #[schema(example = "changed my mind")]
+    #[schema(
+        example = "changed my mind",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub reason: String,
     /// Where to send the money of a paid virtual account.
     pub refund_account: Option<RefundAccountBody>,
@@ -82,7 +93,10 @@ pub struct CancelOrderBody {
 #[into_params(parameter_in = Query)]
 pub struct OrderParams {
     /// Only this status.
-    #[param(example = "paid")]
+    #[param(
+        example = "paid",
+        pattern = "^(pending|confirming|awaiting_deposit|paid|partially_canceled|canceled|expired)$"
+    )]
     status: Option<String>,
     /// Placed at or after, RFC 3339.
     from: Option<DateTime<Utc>>,
@@ -92,7 +106,7 @@ pub struct OrderParams {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^ord_[0-9a-f]{32}$")]
     after: Option<OrderId>,
 }
 
@@ -100,7 +114,7 @@ pub struct OrderParams {
 ///
 /// Prices come from the catalogue. The stock of every line is held until `holdExpiresAt`; all of it or nothing.
 #[utoipa::path(post, path = "/v1/orders", operation_id = "placeOrder", tag = "orders", request_body = PlaceOrder,
-    params(("Idempotency-Key" = String, Header, description = "A fresh key for each new order, the same one for each repeat.")),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "A fresh key for each new order, the same one for each repeat.")),
     responses((status = 201, description = "Placed; `Location` is the order.", body = PlacedOrder)),
     security(("secretKey" = []), ("publishableKey" = [])))]
 pub async fn place(
@@ -159,7 +173,7 @@ fn with_token(state: &AppState, stored: &str, replayed: bool) -> Result<Answer, 
 
 /// Read an order
 #[utoipa::path(get, path = "/v1/orders/{id}", operation_id = "getOrder", tag = "orders",
-    params(("id" = String, Path, description = "`ord_…`")),
+    params(("id" = String, Path, pattern = "^ord_[0-9a-f]{32}$", description = "`ord_…`")),
     responses((status = 200, description = "The order.", body = OrderView)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
 pub async fn get(
@@ -204,8 +218,8 @@ async fn read_page(conn: &mut db::Conn, filter: OrderFilter, rows: i64) -> Resul
 /// At once while it is unpaid; by canceling its payment in full once it is paid. While a payment's outcome is open the
 /// wish is remembered and acted on as soon as it is known (202).
 #[utoipa::path(post, path = "/v1/orders/{id}/cancel", operation_id = "cancelOrder", tag = "orders", request_body = CancelOrderBody,
-    params(("id" = String, Path, description = "`ord_…`"),
-        ("Idempotency-Key" = String, Header, description = "A fresh key for each new cancel, the same one for each repeat.")),
+    params(("id" = String, Path, pattern = "^ord_[0-9a-f]{32}$", description = "`ord_…`"),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "A fresh key for each new cancel, the same one for each repeat.")),
     responses((status = 200, description = "The canceled order.", body = OrderView),
         (status = 202, description = "Being decided; poll `Location`.", body = OrderView)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
@@ -252,7 +266,7 @@ pub async fn cancel(
 ///
 /// Every event of the order, its payments and their cancellations, oldest first, at most 500.
 #[utoipa::path(get, path = "/v1/orders/{id}/timeline", operation_id = "getOrderTimeline", tag = "orders",
-    params(("id" = String, Path, description = "`ord_…`")),
+    params(("id" = String, Path, pattern = "^ord_[0-9a-f]{32}$", description = "`ord_…`")),
     responses((status = 200, description = "What happened.", body = Whole<EventView>)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
 pub async fn timeline(

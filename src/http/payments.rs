@@ -41,16 +41,21 @@ const QUANTITY_MAX: i32 = 100_000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConfirmBody {
     /// The PG's key.
-    #[schema(example = "tviva20261121abcdEFGH")]
+    #[schema(
+        example = "tviva20261121abcdEFGH",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^([!\x22$&'-\-0->@-\[\]-~][!\x22$&'-.0->@-\[\]-~]*|\.[!\x22$&'-\-0->@-\[\]-~][!\x22$&'-.0->@-\[\]-~]*|\.\.[!\x22$&'-.0->@-\[\]-~]+)$"
+    )]
     pub payment_key: String,
     /// `ord_…`
-    #[schema(value_type = String, example = "ord_0193a1b2c3d47e5f8a9b0c1d2e3f4a5b")]
+    #[schema(value_type = String, example = "ord_0193a1b2c3d47e5f8a9b0c1d2e3f4a5b", pattern = "^ord_[0-9a-f]{32}$")]
     pub order_id: OrderId,
     /// Minor units (won); compared with the order, never charged as given.
-    #[schema(example = 34100, minimum = 1)]
+    #[schema(example = 34100, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     pub amount: i64,
     /// ISO 4217; KRW if not given.
-    #[schema(example = "KRW")]
+    #[schema(example = "KRW", pattern = "^(KRW|USD|EUR|JPY|GBP|CNY|HKD|TWD|SGD|AUD|CAD|CHF|THB|VND|KWD)$")]
     pub currency: Option<String>,
 }
 
@@ -59,12 +64,18 @@ pub struct ConfirmBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CancelBody {
     /// Why; 1 to 200 characters, shown to the buyer by the PG.
-    #[schema(example = "one cup was broken")]
+    #[schema(
+        example = "one cup was broken",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub reason: String,
     /// This many minor units; no stock comes back unless nothing is left.
-    #[schema(example = 5000, minimum = 1)]
+    #[schema(example = 5000, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
     pub amount: Option<i64>,
     /// These units, at their price; their stock comes back.
+    #[schema(min_items = 1)]
     pub lines: Option<Vec<CancelLine>>,
     /// Where to send the money of a paid virtual account.
     pub refund_account: Option<RefundAccountBody>,
@@ -77,8 +88,8 @@ pub struct CancelLine {
     /// The line's number in the order.
     #[schema(example = 1, minimum = 1)]
     pub line: i32,
-    /// Units, at least 1.
-    #[schema(example = 1, minimum = 1)]
+    /// Units, 1 to 100000.
+    #[schema(example = 1, minimum = 1, maximum = 100_000)]
     pub quantity: i32,
 }
 
@@ -87,13 +98,13 @@ pub struct CancelLine {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RefundAccountBody {
     /// The PG's two-character bank code.
-    #[schema(example = "88")]
+    #[schema(example = "88", pattern = "^[A-Za-z0-9]{2}$")]
     bank_code: String,
     /// 1 to 20 digits.
-    #[schema(value_type = String, example = "110123456789")]
+    #[schema(value_type = String, example = "110123456789", pattern = "^[0-9]{1,20}$")]
     account_number: SecretText,
     /// 1 to 60 characters.
-    #[schema(value_type = String, example = "홍길동")]
+    #[schema(value_type = String, example = "홍길동", min_length = 1, max_length = 60, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     holder: SecretText,
 }
 
@@ -129,10 +140,13 @@ impl RefundAccountBody {
 #[into_params(parameter_in = Query)]
 pub struct PaymentParams {
     /// Only this status.
-    #[param(example = "approved")]
+    #[param(
+        example = "approved",
+        pattern = "^(ready|confirming|awaiting_deposit|approved|partially_canceled|canceled|declined|expired|reversing)$"
+    )]
     status: Option<String>,
     /// Only of this order.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^ord_[0-9a-f]{32}$")]
     order_id: Option<OrderId>,
     /// Confirmed at or after, RFC 3339.
     from: Option<DateTime<Utc>>,
@@ -142,7 +156,7 @@ pub struct PaymentParams {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^pay_[0-9a-f]{32}$")]
     after: Option<PaymentId>,
 }
 
@@ -151,7 +165,7 @@ pub struct PaymentParams {
 /// Takes the money of a payment that the buyer authenticated in the PG's window, once. An outcome that is not certain
 /// yet is 202, never a failure: poll `Location`.
 #[utoipa::path(post, path = "/v1/payments/confirm", operation_id = "confirmPayment", tag = "payments", request_body = ConfirmBody,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The payment key if not given.")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "The payment key if not given.")),
     responses((status = 200, description = "Approved, or a virtual account that awaits its deposit.", body = PaymentView),
         (status = 202, description = "Being checked; poll `Location`.", body = PaymentView)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
@@ -204,7 +218,7 @@ fn confirmable(body: &ConfirmBody) -> Result<Confirm, Problem> {
 
 /// Read a payment
 #[utoipa::path(get, path = "/v1/payments/{id}", operation_id = "getPayment", tag = "payments",
-    params(("id" = String, Path, description = "`pay_…`")),
+    params(("id" = String, Path, pattern = "^pay_[0-9a-f]{32}$", description = "`pay_…`")),
     responses((status = 200, description = "The payment.", body = PaymentView)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
 pub async fn get(
@@ -266,8 +280,8 @@ async fn read_page(conn: &mut Conn, filter: PaymentFilter, rows: i64) -> Result<
 ///
 /// Gives money back: all that is left, or `amount`, or `lines`. With the money of a line its stock comes back.
 #[utoipa::path(post, path = "/v1/payments/{id}/cancel", operation_id = "cancelPayment", tag = "payments", request_body = CancelBody,
-    params(("id" = String, Path, description = "`pay_…`"),
-        ("Idempotency-Key" = String, Header, description = "A fresh key for each new cancel, the same one for each repeat.")),
+    params(("id" = String, Path, pattern = "^pay_[0-9a-f]{32}$", description = "`pay_…`"),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "A fresh key for each new cancel, the same one for each repeat.")),
     responses((status = 200, description = "The money is back.", body = CancellationView),
         (status = 202, description = "Being decided; poll `Location`.", body = CancellationView)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
@@ -348,7 +362,7 @@ fn asked(scope: &CancelScope) -> Vec<u8> {
 ///
 /// Every event of the payment's order, oldest first, at most 500.
 #[utoipa::path(get, path = "/v1/payments/{id}/timeline", operation_id = "getPaymentTimeline", tag = "payments",
-    params(("id" = String, Path, description = "`pay_…`")),
+    params(("id" = String, Path, pattern = "^pay_[0-9a-f]{32}$", description = "`pay_…`")),
     responses((status = 200, description = "What happened.", body = Whole<EventView>)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
 pub async fn timeline(
@@ -368,7 +382,7 @@ pub async fn timeline(
 
 /// Read a cancellation
 #[utoipa::path(get, path = "/v1/cancellations/{id}", operation_id = "getCancellation", tag = "payments",
-    params(("id" = String, Path, description = "`can_…`")),
+    params(("id" = String, Path, pattern = "^can_[0-9a-f]{32}$", description = "`can_…`")),
     responses((status = 200, description = "The cancellation.", body = CancellationView)),
     security(("secretKey" = []), ("checkoutToken" = [])))]
 pub async fn get_cancellation(

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -27,31 +27,52 @@ const REASON_CHARS_MAX: usize = 200;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateProduct {
     /// 1 to 100 characters.
-    #[schema(example = "Coffee beans 500 g")]
+    #[schema(
+        example = "Coffee beans 500 g",
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     name: String,
     /// Minor units (won), 1 to 1000000000000.
-    #[schema(example = 12000, minimum = 1)]
+    #[schema(example = 12000, minimum = 1, maximum = 1_000_000_000_000_i64)]
     price: i64,
     /// ISO 4217; KRW if not given.
-    #[schema(example = "KRW")]
+    #[schema(example = "KRW", pattern = "^(KRW|USD|EUR|JPY|GBP|CNY|HKD|TWD|SGD|AUD|CAD|CHF|THB|VND|KWD)$")]
     currency: Option<String>,
     /// Units to start with; 0 if not given.
-    #[schema(example = 20, minimum = 0)]
+    #[schema(example = 20, minimum = 0, maximum = 1_000_000_000)]
     initial_stock: Option<i64>,
 }
 
-/// What to change; what is not given stays.
+/// What to change, at least one thing; what is not given stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub struct ChangeProduct {
     /// 1 to 100 characters.
-    #[schema(example = "Coffee beans 500 g, dark")]
+    #[schema(
+        example = "Coffee beans 500 g, dark",
+        nullable = false,
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
+    #[serde(default, deserialize_with = "given")]
     name: Option<String>,
     /// Minor units (won). Orders keep the price they were placed at.
-    #[schema(example = 12500, minimum = 1)]
+    #[schema(example = 12500, nullable = false, minimum = 1, maximum = 1_000_000_000_000_i64)]
+    #[serde(default, deserialize_with = "given")]
     price: Option<i64>,
     /// Whether it can be ordered.
+    #[schema(nullable = false)]
+    #[serde(default, deserialize_with = "given")]
     active: Option<bool>,
+}
+
+/// A value that is given, if at all: null is none.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// A change of stock that no order explains.
@@ -59,13 +80,18 @@ pub struct ChangeProduct {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdjustStock {
     /// Units to add, or to take away; not 0.
-    #[schema(example = 50)]
+    #[schema(example = 50, minimum = -1_000_000_000, maximum = 1_000_000_000)]
     delta: i64,
     /// `restock` (adds) or `correction`.
-    #[schema(example = "restock")]
+    #[schema(example = "restock", pattern = "^(restock|correction)$")]
     kind: String,
     /// Why; 1 to 200 characters.
-    #[schema(example = "delivery 2026-11")]
+    #[schema(
+        example = "delivery 2026-11",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     reason: String,
 }
 
@@ -78,7 +104,7 @@ pub struct ProductParams {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^prod_[0-9a-f]{32}$")]
     after: Option<ProductId>,
 }
 
@@ -115,7 +141,7 @@ pub async fn list(
 
 /// Read a product
 #[utoipa::path(get, path = "/v1/products/{id}", operation_id = "getProduct", tag = "products",
-    params(("id" = String, Path, description = "`prod_…`")),
+    params(("id" = String, Path, pattern = "^prod_[0-9a-f]{32}$", description = "`prod_…`")),
     responses((status = 200, description = "The product.", body = ProductView)),
     security(("secretKey" = []), ("publishableKey" = [])))]
 pub async fn get(
@@ -147,7 +173,7 @@ pub async fn create(
 
 /// Change a product
 #[utoipa::path(patch, path = "/v1/products/{id}", operation_id = "changeProduct", tag = "products", request_body = ChangeProduct,
-    params(("id" = String, Path, description = "`prod_…`")),
+    params(("id" = String, Path, pattern = "^prod_[0-9a-f]{32}$", description = "`prod_…`")),
     responses((status = 200, description = "The product as it is now.", body = ProductView)),
     security(("secretKey" = [])))]
 pub async fn change(
@@ -169,7 +195,7 @@ pub async fn change(
 
 /// Restock or correct
 #[utoipa::path(post, path = "/v1/products/{id}/stock-adjustments", operation_id = "adjustStock", tag = "products", request_body = AdjustStock,
-    params(("id" = String, Path, description = "`prod_…`")),
+    params(("id" = String, Path, pattern = "^prod_[0-9a-f]{32}$", description = "`prod_…`")),
     responses((status = 201, description = "Adjusted.", body = AdjustmentView)),
     security(("secretKey" = [])))]
 pub async fn adjust(
@@ -206,7 +232,7 @@ fn adjustable(product: ProductId, body: AdjustStock) -> Result<Adjust, Problem> 
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/v1/products/{id}/stock-adjustments", operation_id = "listStockAdjustments", tag = "products",
-    params(("id" = String, Path, description = "`prod_…`"), AdjustmentParams),
+    params(("id" = String, Path, pattern = "^prod_[0-9a-f]{32}$", description = "`prod_…`"), AdjustmentParams),
     responses((status = 200, description = "A page of adjustments.", body = Page<AdjustmentView>)),
     security(("secretKey" = [])))]
 pub async fn adjustments(

@@ -326,4 +326,6 @@ fn encode_segment(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod tests;
