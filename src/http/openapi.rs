@@ -149,7 +149,8 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
 
 /// What adds is a restock or a correction, what takes away is a correction.
 fn adjustments() -> Schema {
-    let kinds = |kinds: &[&str]| ObjectBuilder::new().enum_values(Some(kinds.iter().copied()));
+    let kinds =
+        |kinds: &[&str]| ObjectBuilder::new().schema_type(Type::String).enum_values(Some(kinds.iter().copied()));
     let adds = ObjectBuilder::new()
         .property("kind", kinds(&["restock", "correction"]))
         .property("delta", ObjectBuilder::new().schema_type(SchemaType::AnyValue).minimum(Some(1)));
