@@ -85,7 +85,7 @@ async fn a_crowd_that_does_everything_at_once_meets_no_deadlock() {
         assert!(!answer.status.is_server_error(), "{} {}", answer.status, answer.raw);
     }
     invariants::quiet(&session).await;
-    invariants::rules(&session).await;
+    invariants::rules(&served.database).await;
     let metrics = served.metrics().await;
     let contended: Vec<&str> = metrics
         .lines()
