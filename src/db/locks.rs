@@ -98,7 +98,7 @@ fn note(noted: impl FnOnce(&mut Vec<(Rank, Uuid)>)) {
         // Outside of a scope there is no transaction whose locks could meet.
         HELD.try_with(|held| {
             if held.is_transaction {
-                noted(&mut held.locks.borrow_mut())
+                noted(&mut held.locks.borrow_mut());
             }
         })
         .unwrap_or_default();

@@ -110,13 +110,12 @@ fn contention(kind: &DatabaseErrorKind, message: &str) -> Option<Contention> {
         ("lock timeout", Contention::LockTimeout),
         ("statement timeout", Contention::StatementTimeout),
     ];
-    match kind {
-        DatabaseErrorKind::SerializationFailure => Some(Contention::Serialization),
-        DatabaseErrorKind::Unknown => {
-            words.iter().find(|(said, _)| message.contains(said)).map(|(_, contention)| *contention)
-        }
-        _ => None,
+    if matches!(kind, DatabaseErrorKind::SerializationFailure) {
+        return Some(Contention::Serialization);
     }
+    let is_told = |(said, _): &&(&str, Contention)| message.contains(said);
+    let told = words.iter().find(is_told).filter(|_| matches!(kind, DatabaseErrorKind::Unknown));
+    told.map(|(_, contention)| *contention)
 }
 
 impl DbError {

@@ -199,7 +199,7 @@ async fn storm(place: Where) {
         };
         let on = |link, hit: bool| async move {
             if hit {
-                Link::storm(link, storm_length()).await
+                Link::storm(link, storm_length()).await;
             }
         };
         tokio::join!(

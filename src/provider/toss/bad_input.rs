@@ -159,9 +159,9 @@ fn spoilt(valid: Value) -> impl Strategy<Value = Vec<u8>> {
     let length = text.len();
     let replaced = (member(), any_json()).prop_map(move |(name, value)| {
         let mut spoilt = valid.clone();
-        match &mut spoilt["data"] {
-            Value::Object(data) if data.contains_key(&name) => drop(data.insert(name, value)),
-            _ => spoilt[name] = value,
+        match spoilt["data"].as_object_mut().filter(|data| data.contains_key(&name)) {
+            Some(data) => drop(data.insert(name, value)),
+            None => spoilt[name] = value,
         }
         spoilt.to_string().into_bytes()
     });
@@ -261,7 +261,7 @@ proptest! {
         let expected = match (mantissa, ten(shift)) {
             (0, _) => Some(0),
             (_, Some(factor)) if shift >= 0 => mantissa.checked_mul(factor).and_then(|minor| i64::try_from(minor).ok()),
-            (_, Some(factor)) if mantissa % factor == 0 => i64::try_from(mantissa / factor).ok(),
+            (_, Some(factor)) if mantissa.is_multiple_of(factor) => i64::try_from(mantissa / factor).ok(),
             _ => None,
         };
         let raw = serde_json::value::RawValue::from_string(text).unwrap();
@@ -294,10 +294,12 @@ proptest! {
             ConfirmAnswer::Declined(decline) => {
                 prop_assert!(!success && CONFIRM_ENDS.contains(&decline.code.as_str()));
             }
-            ConfirmAnswer::NotSent(not_sent) => match not_sent.reason {
-                NotSentReason::RateLimited => prop_assert_eq!(status, 429),
-                _ => prop_assert!(!success && not_sent.code.is_some_and(|code| CONFIRM_ENDS.contains(&code.as_str()))),
-            },
+            ConfirmAnswer::NotSent(not_sent) if not_sent.reason == NotSentReason::RateLimited => {
+                prop_assert_eq!(status, 429);
+            }
+            ConfirmAnswer::NotSent(not_sent) => {
+                prop_assert!(!success && not_sent.code.is_some_and(|code| CONFIRM_ENDS.contains(&code.as_str())));
+            }
             ConfirmAnswer::Unknown(_) => {}
         }
         match toss.exchange::<CancelAnswer>(reply()).answer {
