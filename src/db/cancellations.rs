@@ -398,6 +398,18 @@ pub async fn next_attempt(
     Ok(row)
 }
 
+/// A new idempotency key for the open cancellation of a payment that has changed: the old one stands for a request that
+/// names another balance.
+pub async fn renew_key(conn: &mut Conn, payment: PaymentId) -> Result<(), DbError> {
+    diesel::update(cancellations::table)
+        .filter(cancellations::payment_id.eq(payment))
+        .filter(cancellations::status.eq(CancellationStatus::Requested))
+        .set((cancellations::attempt.eq(cancellations::attempt + 1), cancellations::updated_at.eq(now)))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Leases up to `limit_rows` cancellations whose next step is due.
 pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Result<Vec<CancellationRow>, DbError> {
     let due: Vec<uuid::Uuid> = cancellations::table

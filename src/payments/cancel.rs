@@ -221,7 +221,9 @@ async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> 
             if payment.status == PaymentStatus::AwaitingDeposit && !is_full {
                 return Err(CancelError::PartialNotAllowed.into());
             }
-            let request = build(&payment, &cancellation, is_full, request.refund_account.clone());
+            // An account that is not needed is not sent: recovery, which has none, must be able to repeat the request.
+            let account = request.refund_account.clone().filter(|_| needs_account);
+            let request = build(&payment, &cancellation, is_full, account);
             Ok(Go { order, cancellation, request, permit })
         })
         .await;

@@ -306,13 +306,15 @@ async fn send_cancel_again(
     let (row, payment) = app
         .db
         .transaction(Tx::Lease, async |conn| {
+            // Read together under the payment's lock: the balance that is sent and the key that it is sent under.
+            let payment = db::payments::lock(conn, row.payment_id).await?.ok_or(ResolveError::Missing)?;
+            let row = cancellations::lock(conn, row.id).await?.ok_or(ResolveError::Missing)?;
             let next = if row.doubt.is_some_and(DoubtReason::key_is_spent) {
                 cancellations::next_attempt(conn, row.id, lease).await?
             } else {
-                Some(row.clone())
+                Some(row).filter(|row| row.status == CancellationStatus::Requested)
             };
-            let payment = db::payments::find(conn, row.payment_id).await?;
-            next.zip(payment).ok_or(ResolveError::Missing)
+            Ok::<_, ResolveError>((next.ok_or(ResolveError::Missing)?, payment))
         })
         .await?;
     let (evidence, call) = cancel::act(app, &cancel::rebuild(&payment, &row), permit).await;

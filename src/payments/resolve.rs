@@ -365,6 +365,9 @@ impl Step<'_> {
         debug_assert!(change.status.is_none_or(|status| status == to), "{event} leads to {to}");
         self.payment =
             db::payments::apply(self.conn, self.payment.id, PaymentChange { status: Some(to), ..change }).await?;
+        if self.payment.canceling_amount > 0 {
+            db::cancellations::renew_key(self.conn, self.payment.id).await?;
+        }
         if let (Some(call), Some(object)) = (self.call, detail.as_object_mut()) {
             object.insert("call".to_owned(), serde_json::to_value(call)?);
         }

@@ -256,6 +256,43 @@ async fn a_balance_that_is_not_the_one_we_know_stops_a_cancel_until_we_have_look
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_cancel_is_repeated_under_a_new_key_once_the_balance_it_named_is_another() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(10_000, 5).await;
+    let (order, payment) = shop.paid(&product, 1).await;
+    shop.mock.script(Rule::cancel(Behaviour::DropBefore));
+    let body = json!({ "reason": "part", "amount": 5_000 });
+    let answer = shop.cancel(&payment, &body).await.expect(StatusCode::ACCEPTED);
+    shop.mock.cancel_in_console(&shop.payment_key(&order.id), 3_000);
+    recover(&shop).await;
+    let id = answer.text("id");
+    let ours = shop.secret.get(&format!("/v1/cancellations/{id}")).await.expect(StatusCode::OK);
+    assert_eq!(ours.text("status"), "done");
+    assert_eq!(shop.mock.book().canceled(&order.id), 8_000);
+    let book = shop.mock.book();
+    let bodies = |attempt: u8| book.calls.idempotency_keys[&format!("{id}:{attempt}")].body_hashes.len();
+    assert_eq!((bodies(1), bodies(2)), (1, 1));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_close_of_an_account_is_repeated_as_it_was_although_the_buyer_named_a_refund_account() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (order, _, payment) = shop.awaiting_deposit(&product).await;
+    let account = json!({ "bankCode": "88", "accountNumber": "110123456789", "holder": "Kim" });
+    shop.mock.script(Rule::cancel(Behaviour::DropBefore));
+    let body = json!({ "reason": "no more", "refundAccount": account });
+    let answer = shop.cancel(&payment, &body).await.expect(StatusCode::ACCEPTED);
+    recover(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "canceled");
+    let book = shop.mock.book();
+    let key = &book.calls.idempotency_keys[&format!("{}:1", answer.text("id"))];
+    assert_eq!((key.calls, key.body_hashes.len()), (2, 1));
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_confirm_that_did_nothing_is_not_sent_again_once_a_cancel_was_asked_for() {
     let shop = Shop::without_worker().await;
     let product = shop.product(12_000, 5).await;
