@@ -25,6 +25,7 @@ mod crash_points;
 mod database_tls;
 mod documents;
 mod explain;
+mod histories;
 mod ops;
 mod orders;
 mod process;
