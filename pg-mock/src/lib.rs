@@ -93,6 +93,10 @@ pub struct Options {
     /// Whether a 5xx is bound to its idempotency key like any other answer. Not documented, so both
     /// can be tried.
     pub replay_server_errors: bool,
+    /// Whether the transaction list begins with the newest row. Not documented, so both can be tried.
+    pub list_newest_first: bool,
+    /// Whether the transaction list gives cancels without a sign. Not documented, so both can be tried.
+    pub list_unsigned_cancels: bool,
     /// From a change to its webhook.
     pub webhook_latency: Duration,
     /// Pauses before each retry of a webhook not answered with 200.
@@ -114,6 +118,8 @@ impl Default for Options {
             session: Duration::from_secs(10 * 60),
             deposit_due: Duration::from_secs(7 * 24 * 60 * 60),
             replay_server_errors: false,
+            list_newest_first: false,
+            list_unsigned_cancels: false,
             webhook_latency: Duration::from_millis(25),
             // The documented 1, 4, 16 … 4096 minutes, with 50 ms for a minute.
             webhook_retries: (0..7).map(|n| Duration::from_millis(50 << (2 * n))).collect(),
@@ -287,6 +293,33 @@ impl PgMock {
     #[track_caller]
     pub fn cancel_in_console(&self, payment_key: &str, amount: i64) {
         must(self.gateway.cancel_in_console(payment_key, amount));
+    }
+
+    /// The PG loses a payment, as after a disaster of its own: no lookup and no list knows it.
+    ///
+    /// # Panics
+    /// When there is no such payment.
+    #[track_caller]
+    pub fn lose(&self, payment_key: &str) {
+        must(self.gateway.state().lose(payment_key));
+    }
+
+    /// The PG books what it took under another amount.
+    ///
+    /// # Panics
+    /// When there is no such payment.
+    #[track_caller]
+    pub fn rebook(&self, payment_key: &str, amount: i64) {
+        must(self.gateway.adjust(payment_key, |payment| payment.rebook(amount)));
+    }
+
+    /// The transaction list leaves the newest row of the payment out, as if it came late.
+    ///
+    /// # Panics
+    /// When there is no such payment.
+    #[track_caller]
+    pub fn unlist_newest(&self, payment_key: &str) {
+        must(self.gateway.adjust(payment_key, |payment| drop(payment.transactions.pop())));
     }
 
     /// Makes the payment an escrow payment, which can be canceled as a whole only.

@@ -290,6 +290,17 @@ impl Payment {
         self
     }
 
+    /// What was taken is booked under another amount.
+    pub fn rebook(&mut self, amount: i64) {
+        self.total_amount = amount;
+        for approval in &mut self.approvals {
+            approval.amount = amount;
+        }
+        for row in self.transactions.iter_mut().filter(|row| row.amount > 0) {
+            row.amount = amount;
+        }
+    }
+
     /// The approval failed for good.
     pub fn abort(mut self, code: &str) -> Payment {
         self.status = Status::Aborted;

@@ -80,6 +80,17 @@ impl State {
         self.payments.get(payment_key)
     }
 
+    /// Forgets one payment; a state file keeps it.
+    pub fn lose(&mut self, payment_key: &str) -> Result<(), Misuse> {
+        let payment = self.find(payment_key)?.clone();
+        self.payments.remove(payment_key);
+        self.opened.retain(|key| key != payment_key);
+        if let Some(keys) = self.by_order.get_mut(&payment.order_id) {
+            keys.retain(|key| key != payment_key);
+        }
+        Ok(())
+    }
+
     /// Every payment, in the order in which the windows were opened.
     pub fn payments(&self) -> impl Iterator<Item = &Payment> {
         self.opened.iter().filter_map(|key| self.payments.get(key))

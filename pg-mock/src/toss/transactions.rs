@@ -3,13 +3,14 @@
 //! Called by [`super::behave`]. Refuses dates in another form than the documented one (no offset,
 //! Korean time) with `INVALID_DATE`, and a missing span, page size or cursor it does not know with
 //! `INVALID_REQUEST`. The order of rows and the sign of a cancellation's amount are not documented;
-//! here rows are oldest first and cancellations negative.
+//! here rows are oldest first and cancellations negative, unless the options say otherwise.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, TimeZone, Utc};
 use serde_json::{Value, json};
 
 use super::errors::ApiError;
 use super::{KST, wire};
+use crate::Options;
 use crate::gateway::Gateway;
 use crate::payment::{Payment, Transaction};
 use crate::state::State;
@@ -35,6 +36,9 @@ pub(crate) fn list(gateway: &Gateway, state: &State, query: &[(String, String)])
         .filter(|(_, row)| (start..=end).contains(&row.at.trunc_subsecs(0)))
         .collect();
     rows.sort_by(|(_, a), (_, b)| (a.at, &a.transaction_key).cmp(&(b.at, &b.transaction_key)));
+    if gateway.options.list_newest_first {
+        rows.reverse();
+    }
     let skipped = match parameter(query, "startingAfter") {
         None => 0,
         Some(cursor) => rows
@@ -44,12 +48,12 @@ pub(crate) fn list(gateway: &Gateway, state: &State, query: &[(String, String)])
             .ok_or_else(|| ApiError::of("INVALID_REQUEST"))?,
     };
     let page = rows.into_iter().skip(skipped).take(limit);
-    Ok(page.map(|(payment, row)| row_json(&gateway.options.m_id, payment, row)).collect())
+    Ok(page.map(|(payment, row)| row_json(&gateway.options, payment, row)).collect())
 }
 
-fn row_json(m_id: &str, payment: &Payment, row: &Transaction) -> Value {
+fn row_json(options: &Options, payment: &Payment, row: &Transaction) -> Value {
     json!({
-        "mId": m_id,
+        "mId": options.m_id,
         "transactionKey": row.transaction_key,
         "paymentKey": payment.payment_key,
         "orderId": payment.order_id,
@@ -60,7 +64,7 @@ fn row_json(m_id: &str, payment: &Payment, row: &Transaction) -> Value {
         "status": row.status,
         "transactionAt": wire::time(row.at),
         "currency": payment.currency,
-        "amount": row.amount,
+        "amount": if options.list_unsigned_cancels { row.amount.abs() } else { row.amount },
     })
 }
 

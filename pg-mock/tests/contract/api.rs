@@ -177,6 +177,25 @@ async fn the_transaction_list_has_a_row_per_approval_and_cancel_in_pages() {
 }
 
 #[tokio::test]
+async fn what_is_not_documented_of_the_transaction_list_can_be_tried_both_ways() {
+    let options = Options { list_newest_first: true, list_unsigned_cancels: true, ..Options::default() };
+    let shop = Shop::with(options).await;
+    let payment_key = shop.paid().await;
+    shop.cancel("k1", &payment_key, json!({"cancelReason": "x", "cancelAmount": 100})).await;
+    let span = "/v1/transactions?startDate=2020-01-01&endDate=2999-12-31T23:59:59";
+    let rows = shop.get(span).await.json();
+    assert_eq!((&rows[0]["status"], &rows[0]["amount"]), (&json!("PARTIAL_CANCELED"), &json!(100)));
+    let next = shop.get(&format!("{span}&limit=1&startingAfter={}", rows[0]["transactionKey"].as_str().unwrap())).await;
+    assert_eq!(next.json(), json!([rows[1]]));
+    shop.pg.unlist_newest(&payment_key);
+    assert_eq!(shop.get(span).await.json().as_array().unwrap().len(), 1, "the cancel is listed late");
+    assert_eq!(shop.look_up(&payment_key).await["cancels"].as_array().unwrap().len(), 1);
+    shop.pg.lose(&payment_key);
+    assert_eq!(shop.get(span).await.json(), json!([]));
+    assert_eq!(shop.get(&format!("/v1/payments/{payment_key}")).await.code(), "NOT_FOUND_PAYMENT");
+}
+
+#[tokio::test]
 async fn the_transaction_list_refuses_bad_spans() {
     let shop = Shop::open().await;
     for (query, code) in [
