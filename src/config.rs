@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use self::reader::Reader;
-pub use self::settings::{AuditSettings, BuyerCancel, Settings};
+pub use self::settings::{AuditSettings, BuyerCancel, ExternalCancelStock, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::DbConfig;
 use crate::provider::toss::TossConfig;
@@ -256,6 +256,8 @@ mod tests {
             ("PAYGAUGE_HOLD_SECONDS", "ten"),
             ("PAYGAUGE_CORS_ORIGINS", "https://*.shop.example"),
             ("PAYGAUGE_BUYER_CANCEL", "maybe"),
+            ("PAYGAUGE_EXTERNAL_CANCEL_STOCK", "sell"),
+            ("PAYGAUGE_RECONCILE_SECONDS", "0"),
             ("PAYGAUGE_LOG_FORMAT", "xml"),
             ("PAYGAUGE_TOKEN_SECRET", "short"),
             ("PAYGAUGE_LOG", "paygauge=loud"),

@@ -38,6 +38,8 @@ enum Command {
     Explain(cli::explain::ExplainArgs),
     /// Ask the PG about a payment now, and apply what it says.
     Inquire(cli::inquire::InquireArgs),
+    /// Compare the PG's books with ours: exit code 0 nothing is open, 1 something is, 2 it could not be found out.
+    Reconcile(cli::reconcile::ReconcileArgs),
 }
 
 #[derive(Args, Clone)]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Keys { action } => with_database(move |config| cli::keys::run(config, action)),
         Command::Explain(args) => with_database(move |config| cli::explain::run(config, args)),
         Command::Inquire(args) => inquire(args),
+        Command::Reconcile(args) => return reconcile(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,6 +91,14 @@ fn serve_from_env() -> anyhow::Result<()> {
 fn inquire(args: cli::inquire::InquireArgs) -> anyhow::Result<()> {
     let config = config::operator_from_env().map_err(mistakes)?;
     serve::runtime()?.block_on(cli::inquire::run(config, args))
+}
+
+fn reconcile(args: cli::reconcile::ReconcileArgs) -> ExitCode {
+    let done = || serve::runtime()?.block_on(cli::reconcile::run(config::operator_from_env().map_err(mistakes)?, args));
+    done().unwrap_or_else(|error: anyhow::Error| {
+        eprintln!("paygauge: {error:#}");
+        ExitCode::from(cli::reconcile::COULD_NOT)
+    })
 }
 
 fn mistakes(mistakes: Vec<String>) -> anyhow::Error {

@@ -5,3 +5,4 @@ pub mod audit;
 pub mod explain;
 pub mod inquire;
 pub mod keys;
+pub mod reconcile;

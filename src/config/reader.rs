@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{AuditSettings, BuyerCancel, Environment, Roles, Settings};
+use super::{AuditSettings, BuyerCancel, Environment, ExternalCancelStock, Roles, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
 use crate::provider::breaker::BreakerRules;
@@ -225,6 +225,9 @@ impl Reader {
             worker_lease: base.worker_lease.max(call * 3),
             not_found_quarantine: base.not_found_quarantine.max(call * 3),
             shutdown_grace: base.shutdown_grace.max(call + Duration::from_secs(5)),
+            external_cancel_stock: self.external_cancel_stock(),
+            reconcile_every: self.duration("PAYGAUGE_RECONCILE_SECONDS", second, day, base.reconcile_every),
+            reconcile_settle: self.duration("PAYGAUGE_RECONCILE_SETTLE_SECONDS", second, day, base.reconcile_settle),
             worker_poll: self.duration("PAYGAUGE_WORKER_POLL_MS", Duration::from_millis(1), 60_000, base.worker_poll),
             audit: self.audit(),
             ..base
@@ -305,6 +308,17 @@ impl Reader {
             self.mistakes.push(format!("PAYGAUGE_LOG: {error}"));
         }
         filter
+    }
+
+    fn external_cancel_stock(&mut self) -> ExternalCancelStock {
+        match self.text("PAYGAUGE_EXTERNAL_CANCEL_STOCK").as_deref() {
+            None | Some("restore") => ExternalCancelStock::Restore,
+            Some("hold") => ExternalCancelStock::Hold,
+            Some(other) => {
+                self.mistakes.push(format!("PAYGAUGE_EXTERNAL_CANCEL_STOCK is {other:?}; it can be restore or hold"));
+                ExternalCancelStock::Restore
+            }
+        }
     }
 
     fn buyer_cancel(&mut self) -> BuyerCancel {

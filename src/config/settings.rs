@@ -13,6 +13,15 @@ pub enum BuyerCancel {
     Paid,
 }
 
+/// What becomes of the units of an order whose last money was given back in the PG's own console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExternalCancelStock {
+    /// They can be sold again at once.
+    Restore,
+    /// A person looks at them first: a correction takes them out of stock, and a finding says so.
+    Hold,
+}
+
 /// Durations, limits and policies.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -56,6 +65,20 @@ pub struct Settings {
     pub order_lines_max: usize,
     /// When the auditor runs, and what it calls stuck.
     pub audit: AuditSettings,
+    /// Where the units go when somebody cancels in the PG's own console.
+    pub external_cancel_stock: ExternalCancelStock,
+    /// How often the PG's books are compared with ours.
+    pub reconcile_every: Duration,
+    /// What happened less than this long ago is not compared yet: our own verbs may be at it.
+    pub reconcile_settle: Duration,
+    /// How long a confirm or cancel without an outcome counts as under way; after that it is looked at like the rest.
+    pub reconcile_patience: Duration,
+    /// How much of what was compared before is compared again, for rows that the PG lists late.
+    pub reconcile_overlap: Duration,
+    /// How far back the first comparison goes.
+    pub reconcile_reach: Duration,
+    /// Rows of a page of the PG's list.
+    pub reconcile_page_rows: u32,
 }
 
 /// When the auditor runs, and what it calls stuck.
@@ -123,6 +146,13 @@ impl Default for Settings {
             page_rows_max: 100,
             order_lines_max: 50,
             audit: AuditSettings::default(),
+            external_cancel_stock: ExternalCancelStock::Restore,
+            reconcile_every: minutes(15),
+            reconcile_settle: minutes(15),
+            reconcile_patience: minutes(60),
+            reconcile_overlap: minutes(60),
+            reconcile_reach: days(3),
+            reconcile_page_rows: 1_000,
         }
     }
 }

@@ -169,6 +169,17 @@ pub async fn find_by_key(conn: &mut Conn, provider: &str, key: &PaymentKey) -> R
     Ok(row)
 }
 
+/// The payments that stand for these PG payments.
+pub async fn find_by_keys(conn: &mut Conn, provider: &str, keys: &[&str]) -> Result<Vec<PaymentRow>, DbError> {
+    let rows = payments::table
+        .filter(payments::provider.eq(provider))
+        .filter(payments::provider_payment_key.eq_any(keys))
+        .select(PaymentRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(rows)
+}
+
 /// All payments of an order, newest first.
 pub async fn of_order(conn: &mut Conn, order: OrderId) -> Result<Vec<PaymentRow>, DbError> {
     let rows = payments::table

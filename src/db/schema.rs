@@ -218,10 +218,55 @@ diesel::table! {
 }
 
 diesel::table! {
+    findings (id) {
+        id -> Uuid,
+        provider -> Text,
+        dedupe_key -> Text,
+        kind -> Text,
+        status -> Text,
+        amount -> Nullable<BigInt>,
+        currency -> Nullable<Text>,
+        provider_payment_key -> Text,
+        provider_transaction_key -> Nullable<Text>,
+        provider_order_id -> Text,
+        payment_id -> Nullable<Uuid>,
+        order_id -> Nullable<Uuid>,
+        reason -> Text,
+        trace_id -> Nullable<Text>,
+        occurred_at -> Nullable<Timestamptz>,
+        first_seen_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        version -> Integer,
+    }
+}
+
+diesel::table! {
     audit_leases (mode) {
         mode -> Text,
         owner -> Uuid,
         lease_until -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    finding_history (finding_id, seq) {
+        finding_id -> Uuid,
+        seq -> Integer,
+        status -> Text,
+        reason -> Text,
+        actor -> Text,
+        trace_id -> Nullable<Text>,
+        occurred_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    reconciliations (provider) {
+        provider -> Text,
+        reconciled_until -> Nullable<Timestamptz>,
+        next_run_at -> Timestamptz,
+        lease_owner -> Nullable<Uuid>,
+        lease_until -> Nullable<Timestamptz>,
     }
 }
 
@@ -240,4 +285,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
     audit_progress,
     audit_leases,
+    findings,
+    finding_history,
+    reconciliations,
 );

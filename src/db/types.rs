@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{DeclineClass, DoubtReason, PaymentKey, RefusalClass};
-use crate::domain::ids::{CancellationId, DeliveryId, KeyId, OrderId, PaymentId, ProductId};
+use crate::domain::ids::{CancellationId, DeliveryId, FindingId, KeyId, OrderId, PaymentId, ProductId};
 use crate::domain::money::Currency;
 use crate::domain::order::OrderStatus;
 use crate::domain::payment::{Method, PaymentStatus};
+use crate::domain::reconciliation::{FindingKind, FindingStatus};
 
 /// Teaches diesel that values of a type can be bound and read as one SQL type.
 macro_rules! bindable {
@@ -104,7 +105,7 @@ macro_rules! texts {
     )+};
 }
 
-uuid_ids!(ProductId, OrderId, PaymentId, CancellationId, KeyId, DeliveryId);
+uuid_ids!(ProductId, OrderId, PaymentId, CancellationId, KeyId, DeliveryId, FindingId);
 
 texts!(
     OrderStatus { |v| v.as_str(), Self::parse },
@@ -117,4 +118,6 @@ texts!(
     DoubtReason { |v| v.as_str(), Self::parse },
     Currency { |v| v.code(), Self::parse },
     PaymentKey { |v| v.as_str(), Self::parse },
+    FindingKind { |v| v.as_str(), Self::parse },
+    FindingStatus { |v| v.as_str(), Self::parse },
 );

@@ -91,6 +91,7 @@ id!(/** One try to pay an order with one PG payment. */ PaymentId, "pay");
 id!(/** One cancellation, full or partial; also the PG's idempotency key for it. */ CancellationId, "can");
 id!(/** An API key's public half. */ KeyId, "key");
 id!(/** One delivery in the webhook inbox. */ DeliveryId, "whd");
+id!(/** One difference between the PG's books and ours. */ FindingId, "fnd");
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 pub mod auth;
 mod cors;
 pub mod extract;
+pub mod findings;
 pub mod idempotency;
 pub mod listen;
 pub mod middleware;
@@ -108,6 +109,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(operators::explain))
         .routes(routes!(operators::inquire))
         .routes(routes!(payments::get_cancellation))
+        .routes(routes!(findings::list))
+        .routes(routes!(findings::close))
         .routes(routes!(webhooks::receive))
 }
 

@@ -80,6 +80,8 @@ const OWN_PROBLEMS: &[(&str, &[Code])] = &[
     ("explainPayment", &[Code::PaymentNotFound]),
     ("inquirePayment", &[Code::PaymentNotFound, Code::ProviderUnavailable]),
     ("getCancellation", &[Code::CancellationNotFound]),
+    ("listFindings", &[]),
+    ("closeFinding", &[Code::FindingNotFound, Code::FindingSettled]),
     ("receiveWebhook", &[Code::RouteNotFound]),
 ];
 
@@ -94,6 +96,7 @@ pub fn start() -> OpenApi {
         ("products", "The catalogue and its stock."),
         ("orders", "Orders hold stock until they are paid, canceled or expired."),
         ("payments", "Confirming takes money, canceling gives it back."),
+        ("findings", "What the payment provider's books and the shop's disagree on."),
         ("webhooks", "For the payment provider."),
     ];
     let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());

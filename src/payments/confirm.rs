@@ -207,7 +207,10 @@ async fn intend(app: &App, request: &Confirm, scope: &Scope, origin: &Origin) ->
                 Err(refused) => return Err(why_not(conn, app, request, refused.into()).await?),
             };
             match (frozen, payment) {
-                (Some(order), Some(payment)) => write(conn, request, order, payment, origin, permit).await,
+                (Some(order), Some(payment)) => {
+                    let (order, payment, request) = write(conn, request, order, payment, origin).await?;
+                    Ok(Go { order, payment, request, permit })
+                }
                 (Some(_), None) => Err(known_payment(conn, app, request).await?),
                 (None, _) => Err(why_not(conn, app, request, ConfirmError::OrderExpired).await?),
             }
@@ -260,8 +263,7 @@ async fn write(
     order: OrderRow,
     payment: PaymentRow,
     origin: &Origin,
-    permit: Permit,
-) -> Result<Go, Stop> {
+) -> Result<(OrderRow, PaymentRow, ConfirmRequest), Stop> {
     let subject = Subject::Order {
         event: OrderEvent::ConfirmStarted,
         from: Some(OrderStatus::Pending),
@@ -279,7 +281,30 @@ async fn write(
         amount: order.total(),
         idempotency_key: payment.confirm_key(),
     };
-    Ok(Go { order, payment, request, permit })
+    Ok((order, payment, request))
+}
+
+/// Takes over a payment that the PG has approved and our books lost, by the intent that a confirm of it would write;
+/// nothing is sent. `None` if the order cannot be paid (any more), exactly as for a confirm.
+pub(super) async fn adopt(app: &App, request: &Confirm, origin: &Origin) -> Result<Option<Target>, DbError> {
+    let adopted = app
+        .db
+        .transaction(Tx::ConfirmIntend, async |conn| {
+            let frozen = db::orders::freeze_hold(conn, request.order_id, request.amount).await?;
+            let Some(order) = frozen else { return Err(Stop::Refused(ConfirmError::OrderExpired)) };
+            let Some(payment) = begin(conn, app, request, &order, origin).await? else {
+                return Err(known_payment(conn, app, request).await?);
+            };
+            write(conn, request, order, payment, origin).await
+        })
+        .await;
+    match adopted {
+        Ok((order, payment, _)) => {
+            Ok(Some(Target { payment: payment.id, order: order.id, seen: Some(payment.version) }))
+        }
+        Err(Stop::Refused(ConfirmError::Db(error))) => Err(error),
+        Err(Stop::Refused(_) | Stop::Known(_) | Stop::Replay(_)) => Ok(None),
+    }
 }
 
 /// The order cannot be frozen: say why, or show the payment that this very request asks for again. An order that is

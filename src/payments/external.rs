@@ -1,21 +1,31 @@
 //! Cancels that the PG lists and we did not make: somebody used the PG's own console.
 //!
 //! They are recorded as done, once each by the PG's transaction key. When the last of the money is gone the order
-//! gives all its remaining units back, as after our own cancels.
+//! gives all its remaining units back, as after our own cancels; with the policy `hold` a correction takes them out of
+//! stock in the same breath, and a finding tells a person.
 
 use serde_json::json;
 
+use super::catalogue::AdjustmentKind;
+use super::findings::FINDING_REASON_CHARS_MAX;
 use super::resolve::{ResolveError, Step};
 use super::resolve_cancel;
+use crate::config::ExternalCancelStock;
 use crate::db::cancellations::{self, NewCancellation};
 use crate::db::events::{self, Subject};
+use crate::db::findings::{self, NewFinding};
 use crate::db::payments::PaymentChange;
+use crate::db::stock::{self, AdjustmentRow};
 use crate::domain::cancellation::{CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{PgCancel, Snapshot};
-use crate::domain::ids::CancellationId;
+use crate::domain::ids::{CancellationId, ProductId};
+use crate::domain::money::Money;
 use crate::domain::order::OrderEvent;
 use crate::domain::payment::{PaymentEvent, PaymentStatus};
-use crate::domain::stock::{CancelPlan, CancelScope, plan_cancel};
+use crate::domain::reconciliation::{Difference, FindingKind, FindingStatus, dedupe_key};
+use crate::domain::stock::{CancelPlan, CancelScope, LineQuantity, plan_cancel};
+use crate::telemetry::labels::StockMovement;
+use crate::telemetry::record;
 
 /// Records what is new; `true` if anything was.
 pub(super) async fn record(step: &mut Step<'_>, snapshot: &Snapshot) -> Result<bool, ResolveError> {
@@ -67,6 +77,9 @@ async fn record_one(step: &mut Step<'_>, cancel: &PgCancel) -> Result<bool, Reso
     let detail = json!({ "amount": cancel.amount, "origin": "external" });
     events::append(step.conn, step.order.id, 1, subject, step.origin, detail).await?;
     move_money(step, cancel, &plan).await?;
+    if step.app.settings.external_cancel_stock == ExternalCancelStock::Hold && !plan.lines.is_empty() {
+        keep_out(step, cancel, &plan.lines).await?;
+    }
     Ok(true)
 }
 
@@ -87,5 +100,70 @@ async fn move_money(step: &mut Step<'_>, cancel: &PgCancel, plan: &CancelPlan) -
     step.order_to(order_event).await?;
     crate::db::orders::take_line_capacity(step.conn, step.order.id, &plan.lines).await?;
     resolve_cancel::restore(step.conn, &mut step.after, step.order.id, &plan.lines).await?;
+    Ok(())
+}
+
+/// Takes units that were just given back out of stock, by a correction that a person can undo with another one, and
+/// files what there is to decide.
+async fn keep_out(step: &mut Step<'_>, cancel: &PgCancel, lines: &[LineQuantity]) -> Result<(), ResolveError> {
+    let items = crate::db::orders::items(step.conn, step.order.id).await?;
+    let mut units: Vec<_> = lines
+        .iter()
+        .filter_map(|unit| {
+            let item = items.iter().find(|item| item.line == unit.line)?;
+            Some((item.product_id, i64::from(unit.quantity)))
+        })
+        .collect();
+    units.sort_unstable();
+    for &(product_id, quantity) in &units {
+        let available_after = stock::shift(step.conn, product_id, -quantity).await?.ok_or(ResolveError::Missing)?;
+        let adjustment = AdjustmentRow {
+            id: uuid::Uuid::now_v7(),
+            product_id,
+            delta: -quantity,
+            kind: AdjustmentKind::Correction.as_str().to_owned(),
+            reason: format!("kept out: {} was canceled in the PG's console", step.order.id),
+            actor: step.origin.actor.clone(),
+            available_after,
+            trace_id: step.origin.trace_id.clone(),
+            created_at: crate::clock::now(),
+        };
+        stock::record_adjustment(step.conn, adjustment).await?;
+    }
+    let total = units.iter().map(|(_, quantity)| *quantity).sum::<i64>();
+    record::stock_movement(StockMovement::Correction, total.unsigned_abs());
+    file_held(step, cancel, &units).await
+}
+
+async fn file_held(step: &mut Step<'_>, cancel: &PgCancel, units: &[(ProductId, i64)]) -> Result<(), ResolveError> {
+    let payment = &step.payment;
+    let difference = Difference {
+        kind: FindingKind::StockHeld,
+        amount: Some(Money::new(cancel.amount, payment.currency)),
+        transaction_key: Some(cancel.transaction_key.clone()),
+        at: cancel.canceled_at,
+        why: "",
+    };
+    let listed: Vec<String> = units.iter().map(|(product, quantity)| format!("{quantity} of {product}")).collect();
+    let reason = format!("kept out of stock until somebody has looked: {}", listed.join(", "));
+    let new = NewFinding {
+        provider: payment.provider.clone(),
+        dedupe_key: dedupe_key(&payment.provider, &payment.provider_payment_key, &difference),
+        kind: difference.kind,
+        status: FindingStatus::Waiting,
+        amount: difference.amount,
+        payment_key: payment.provider_payment_key.clone(),
+        transaction_key: difference.transaction_key,
+        provider_order_id: step.order.id.to_string(),
+        payment_id: Some(payment.id),
+        order_id: Some(step.order.id),
+        reason: reason.chars().take(FINDING_REASON_CHARS_MAX).collect(),
+        trace_id: payment.trace_id.clone(),
+        occurred_at: difference.at,
+    };
+    if findings::file(step.conn, new, step.origin).await? {
+        record::finding_filed(FindingKind::StockHeld);
+        tracing::error!(order_id = %step.order.id, "units of an order canceled in the PG's console are kept out of stock");
+    }
     Ok(())
 }

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use super::breaker::Health;
 use super::protection::{Limits, Permit, Protection, Refused};
-use super::{CancelRequest, ConfirmRequest, Exchange, Notice, Provider};
+use super::{CancelRequest, ConfirmRequest, Exchange, ListRequest, Listing, Notice, Provider};
 use crate::crash::{CrashPoint, CrashSwitch};
 use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSentReason, PaymentKey};
 use crate::domain::ids::OrderId;
@@ -25,12 +25,14 @@ use crate::telemetry::record;
 /// How long to wait before a request that never left is sent again, in milliseconds: less or more, so that many do
 /// not come back together.
 const RESEND_AFTER_MS: std::ops::RangeInclusive<u64> = 50..=150;
+/// No list takes longer than this.
+const LIST_DEADLINE: Duration = Duration::from_secs(75);
 
 /// What the history keeps of a call.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
-    /// `confirm`, `cancel` or `inquire`.
+    /// `confirm`, `cancel`, `inquire` or `list`.
     pub operation: &'static str,
     /// What it came to.
     pub outcome: &'static str,
@@ -125,6 +127,14 @@ impl Door {
     pub async fn inquire_by_order(&self, lane: Lane, order: OrderId) -> Result<(Inquiry, Call), Refused> {
         let permit = self.inquirer(lane).await?;
         Ok(self.made(permit, || self.provider.inquire_by_order(order)).await)
+    }
+
+    /// Asks for a page of what happened. Lists are slow where single payments are not, so they get a time of their own;
+    /// only the background asks for them.
+    pub async fn transactions(&self, request: &ListRequest) -> Result<(Listing, Call), Refused> {
+        let permit = self.admit_soon(ProviderOperation::List).await?;
+        let patient = Self { deadline: self.deadline.max(LIST_DEADLINE), ..self.clone() };
+        Ok(patient.made(permit, || self.provider.transactions(request)).await)
     }
 
     /// Reads a webhook's body.
@@ -310,6 +320,31 @@ impl Answer for Inquiry {
         match self {
             Self::Found(_) => ProviderOutcome::Answered,
             Self::NotFound => ProviderOutcome::NotFound,
+            Self::Unknown(_) => ProviderOutcome::Unknown,
+        }
+    }
+}
+
+impl Answer for Listing {
+    fn unknown(doubt: Doubt) -> Self {
+        Self::Unknown(doubt)
+    }
+
+    fn doubt(&self) -> Option<&Doubt> {
+        match self {
+            Self::Unknown(doubt) => Some(doubt),
+            Self::Page(_) => None,
+        }
+    }
+
+    /// A list that never left is as unknown as one whose answer was lost.
+    fn not_sent(&self) -> Option<NotSentReason> {
+        None
+    }
+
+    fn outcome(&self) -> ProviderOutcome {
+        match self {
+            Self::Page(_) => ProviderOutcome::Answered,
             Self::Unknown(_) => ProviderOutcome::Unknown,
         }
     }

@@ -12,9 +12,10 @@ pub mod toss;
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 
-use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Inquiry, PaymentKey};
+use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, Inquiry, PaymentKey};
 use crate::domain::ids::{CancellationId, OrderId};
 use crate::domain::money::Money;
+use crate::domain::reconciliation::{Listed, Window};
 
 /// "Take the money": the amount is the stored one, never the browser's.
 #[derive(Debug, Clone)]
@@ -78,6 +79,35 @@ pub struct Exchange<A> {
     pub provider_trace_id: Option<String>,
 }
 
+/// "What happened in this time?", page by page.
+#[derive(Debug, Clone)]
+pub struct ListRequest {
+    /// Which time.
+    pub window: Window,
+    /// The last row of the page before; `None` for the first page.
+    pub after: Option<String>,
+    /// Rows of a page at most.
+    pub rows_max: u32,
+}
+
+/// A page of the transaction list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its rows. Their order is not promised.
+    pub rows: Vec<Listed>,
+    /// What the next page starts after; `None` on the last one.
+    pub next: Option<String>,
+}
+
+/// The answer to a question for a page.
+#[derive(Debug, Clone)]
+pub enum Listing {
+    /// The whole page.
+    Page(Page),
+    /// No usable answer. A page that can be read only in part is one of these.
+    Unknown(Doubt),
+}
+
 /// What a webhook says. Always a hint: the PG is asked before anything changes.
 #[derive(Debug)]
 pub enum Notice {
@@ -126,6 +156,9 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Asks by our order id, for when the key is not known.
     fn inquire_by_order<'a>(&'a self, order_id: OrderId) -> BoxFuture<'a, Exchange<Inquiry>>;
+
+    /// Lists what happened in a span of time.
+    fn transactions<'a>(&'a self, request: &'a ListRequest) -> BoxFuture<'a, Exchange<Listing>>;
 
     /// Reads a webhook's raw body.
     fn read_webhook(&self, body: &[u8]) -> Notice;

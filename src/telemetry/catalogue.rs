@@ -10,11 +10,12 @@ use super::family::{Family, FromZero};
 use super::labels::{
     AdmissionRefusal, AuditMode, BreakerState, Contention, HttpMethod, IdempotencyResult, IdempotentRoute,
     InquiryResult, Label, Lane, LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState,
-    ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel,
-    StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    ProviderLabel, ProviderOperation, ProviderOutcome, ReconcileOutcome, RedactionRule, RejectionReason, RouteLabel,
+    StatusLabel, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
+use crate::domain::reconciliation::FindingKind;
 
 /// What the exposition calls a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +248,19 @@ catalogue! {
     Counter REVERSALS = "payments_reversals_total" { provider: ProviderLabel } Count,
     from_zero FromZero::Those(|(provider,)| real(provider)),
     "Real money that no order may keep, on its way back. Each one wants an explanation.";
+    Counter FINDINGS_FILED = "payments_findings_total" { kind: FindingKind } Count, from_zero FromZero::Every,
+    "Differences between the PG's books and ours, counted when they are first seen. What is going wrong?";
+    Gauge FINDINGS_OPEN = "payments_findings_open" { kind: FindingKind } Count, from_zero FromZero::Never,
+    "Differences that are not settled, from the database. What waits for a person?";
+    Gauge RECONCILED_UNTIL = "payments_reconciled_until_timestamp_seconds" { provider: ProviderLabel } Timestamp,
+    from_zero FromZero::Never, "Up to when the PG's books and ours were compared; 0 before the first run.";
+    Counter RECONCILE_RUNS = "payments_reconcile_runs_total" {
+        provider: ProviderLabel, outcome: ReconcileOutcome
+    } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "Comparisons with the PG's books. Do they come to their end?";
+    Counter RECONCILED_TRANSACTIONS = "payments_reconcile_transactions_total" { provider: ProviderLabel } Count,
+    from_zero FromZero::Those(|(provider,)| real(provider)),
+    "Rows of the PG's transaction list that were compared with our books.";
     Counter STOCK_MOVEMENTS = "payments_stock_movements_total" { kind: StockMovement } Count,
     from_zero FromZero::Every, "Units of stock moved, by why.";
     Counter HOLDS_EXPIRED = "payments_holds_expired_total" {} Count, from_zero FromZero::Every,

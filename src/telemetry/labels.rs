@@ -12,11 +12,13 @@ pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
 pub use self::words::{
     AuditMode, Contention, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome,
-    OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, RedactionRule,
-    RejectionReason, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, ReconcileOutcome,
+    RedactionRule, RejectionReason, StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied,
+    WebhookReceived,
 };
 use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
+use crate::domain::reconciliation::FindingKind;
 
 mod sealed {
     pub trait Sealed {}
@@ -80,6 +82,7 @@ label!(
     AuditRule,
     Contention,
     DeclineClass,
+    FindingKind,
     HttpMethod,
     IdempotencyResult,
     IdempotentRoute,
@@ -93,6 +96,7 @@ label!(
     ProviderLabel,
     ProviderOperation,
     ProviderOutcome,
+    ReconcileOutcome,
     RedactionRule,
     RejectionReason,
     StockMovement,

@@ -22,11 +22,12 @@ use super::catalogue as c;
 use super::labels::{
     AdmissionRefusal, AuditMode, BreakerState, Contention, HttpMethod, IdempotencyResult, IdempotentRoute,
     InquiryResult, Lane, LogLevel, Operation, OperationOutcome, OutcomeClass, PoolConnectionState, ProviderLabel,
-    ProviderOperation, ProviderOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel, StockMovement, Task,
-    TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
+    ProviderOperation, ProviderOutcome, ReconcileOutcome, RedactionRule, RejectionReason, RouteLabel, StatusLabel,
+    StockMovement, Task, TickResult, Tx, TxResult, UnresolvedKind, WebhookApplied, WebhookReceived,
 };
 use crate::domain::audit::AuditRule;
 use crate::domain::evidence::DeclineClass;
+use crate::domain::reconciliation::FindingKind;
 
 /// Counts something as going on until it is dropped.
 #[must_use = "dropped at once, it counts nothing"]
@@ -202,6 +203,31 @@ pub fn overview_succeeded(now: DateTime<Utc>) {
 /// Money that no order may keep is sent back.
 pub fn reversal(provider: ProviderLabel) {
     c::REVERSALS.of((provider,)).increment(1);
+}
+
+/// The PG's books and ours were found to differ, for the first time in this.
+pub fn finding_filed(kind: FindingKind) {
+    c::FINDINGS_FILED.of((kind,)).increment(1);
+}
+
+/// How many differences of this kind are not settled.
+pub fn findings_open(kind: FindingKind, count: u32) {
+    c::FINDINGS_OPEN.of((kind,)).set(count);
+}
+
+/// Up to when the books were compared.
+pub fn reconciled_until(provider: ProviderLabel, until: Option<DateTime<Utc>>) {
+    c::RECONCILED_UNTIL.of((provider,)).set(until.map_or(0.0, unix_seconds));
+}
+
+/// A comparison of the books ended.
+pub fn reconcile_run(provider: ProviderLabel, outcome: ReconcileOutcome) {
+    c::RECONCILE_RUNS.of((provider, outcome)).increment(1);
+}
+
+/// Rows of the PG's list were compared.
+pub fn reconcile_transactions(provider: ProviderLabel, rows: u64) {
+    c::RECONCILED_TRANSACTIONS.of((provider,)).increment(rows);
 }
 
 /// Units of stock moved.

@@ -6,6 +6,7 @@
 mod audit;
 mod gauges;
 mod housekeeping;
+mod reconcile;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,8 @@ pub async fn run(app: Arc<App>, readiness: Arc<Readiness>, stop: CancellationTok
         tokio::spawn(gauges_loop(worker.clone(), stop.clone())),
         tokio::spawn(audit::changed_loop(worker.clone(), stop.clone())),
         tokio::spawn(audit::full_loop(worker.clone(), stop.clone())),
-        tokio::spawn(housekeeping_loop(worker, stop)),
+        tokio::spawn(housekeeping_loop(worker.clone(), stop.clone())),
+        tokio::spawn(reconcile_loop(worker, stop)),
     ];
     for task in tasks {
         if let Err(error) = task.await {
@@ -85,6 +87,19 @@ async fn housekeeping_loop(worker: Worker, stop: CancellationToken) {
     let never = Notify::new();
     while awake(&stop, &never, HOUSEKEEPING_EVERY).await {
         worker.tick(Task::Housekeeping, async |app| housekeeping::sweep(app).await).await;
+    }
+}
+
+async fn reconcile_loop(worker: Worker, stop: CancellationToken) {
+    let never = Notify::new();
+    let poll = reconcile::poll(&worker.app.settings);
+    while awake(&stop, &never, poll).await {
+        let round = worker.tick(Task::Reconcile, async |app| reconcile::compare(app).await);
+        // A run may last long and can end anywhere: a shutdown does not wait for it.
+        tokio::select! {
+            () = round => {}
+            () = stop.cancelled() => {}
+        }
     }
 }
 

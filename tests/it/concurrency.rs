@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use paygauge::db::{self, DbError};
+use paygauge::db;
 use paygauge::payments::{recovery, webhook};
 use paygauge::telemetry::labels::Tx;
 use reqwest::StatusCode;
@@ -208,9 +208,11 @@ async fn a_sweep_leaves_what_others_hold_and_waits_for_nobody() {
     let holder = invariants_client(&shop.database).await;
     holder.batch_execute("begin; select 1 from idempotency_keys where key = 'held' for update").await.expect("SQL");
     let sweep = async || {
-        let swept = shop.running.app().db.transaction(Tx::Housekeeping, async |conn| {
-            db::idempotency::delete_expired(conn, 100).await
-        });
+        let swept = shop
+            .running
+            .app()
+            .db
+            .transaction(Tx::Housekeeping, async |conn| db::idempotency::delete_expired(conn, 100).await);
         tokio::time::timeout(Duration::from_secs(9), swept).await.expect("no wait for the lock").expect("a sweep")
     };
     assert_eq!(sweep().await, 1);

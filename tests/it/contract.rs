@@ -111,6 +111,7 @@ scenarios! {
     edge::a_field_that_cannot_be_taken_is_named,
     edge::a_query_parameter_that_cannot_be_taken_is_named,
     edge::what_does_not_exist_is_not_found,
+    edge::a_finding_is_closed_once_and_with_a_reason,
     edge::an_unknown_route_and_a_wrong_method_are_problems_and_allow_names_the_right_ones,
     edge::an_idempotency_key_is_one_readable_header_where_it_is_required,
     edge::without_a_credential_that_reaches_far_enough_nothing_happens,

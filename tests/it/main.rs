@@ -32,6 +32,7 @@ mod process;
 mod process_kill;
 mod protection;
 mod races;
+mod reconcile;
 mod telemetry;
 mod tidy;
 mod virtual_account;

@@ -34,6 +34,10 @@ vocabulary! {
         PaymentNotFound => "payment_not_found",
         /// No such cancellation, or not for this credential.
         CancellationNotFound => "cancellation_not_found",
+        /// No such finding.
+        FindingNotFound => "finding_not_found",
+        /// The finding is repaired or closed already.
+        FindingSettled => "finding_settled",
         /// The header is required here.
         IdempotencyKeyMissing => "idempotency_key_missing",
         /// The header's value is no key.
@@ -117,7 +121,8 @@ impl Code {
             | Self::ProductNotFound
             | Self::OrderNotFound
             | Self::PaymentNotFound
-            | Self::CancellationNotFound => StatusCode::NOT_FOUND,
+            | Self::CancellationNotFound
+            | Self::FindingNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::IdempotencyKeyInFlight
@@ -131,7 +136,8 @@ impl Code {
             | Self::PaymentNotCancelable
             | Self::CancellationInProgress
             | Self::CancellationRefused
-            | Self::OrderNotCancelable => StatusCode::CONFLICT,
+            | Self::OrderNotCancelable
+            | Self::FindingSettled => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::IdempotencyKeyMismatch
@@ -175,6 +181,8 @@ impl Code {
             Self::OrderNotFound => ("There is no such order", "No order has this id, or the checkout token belongs to another one."),
             Self::PaymentNotFound => ("There is no such payment", "No payment has this id, or the checkout token belongs to another order."),
             Self::CancellationNotFound => ("There is no such cancellation", "No cancellation has this id, or the checkout token belongs to another order."),
+            Self::FindingNotFound => ("There is no such finding", "No finding has this id."),
+            Self::FindingSettled => ("The finding is settled already", "The finding is in `findingStatus`: repaired by itself, or closed by somebody."),
             Self::IdempotencyKeyMissing => ("An Idempotency-Key is needed", "Send a fresh `Idempotency-Key` with each new intent, and the same one with each repeat."),
             Self::IdempotencyKeyInvalid => ("The Idempotency-Key cannot be taken", "A key is one header of 1 to 255 printable ASCII characters."),
             Self::IdempotencyKeyMismatch => ("The Idempotency-Key belongs to another request", "The key was used with another body; a new intent needs a new key."),
@@ -243,6 +251,8 @@ impl Code {
             | Self::OrderNotFound
             | Self::PaymentNotFound
             | Self::CancellationNotFound
+            | Self::FindingNotFound
+            | Self::FindingSettled
             | Self::IdempotencyKeyMissing
             | Self::IdempotencyKeyInvalid
             | Self::IdempotencyKeyMismatch

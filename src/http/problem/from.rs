@@ -9,6 +9,7 @@ use crate::payments::cancel::CancelError;
 use crate::payments::cancel_order::CancelOrderError;
 use crate::payments::catalogue::CatalogueError;
 use crate::payments::confirm::ConfirmError;
+use crate::payments::findings::CloseError;
 use crate::payments::inquire::InquireError;
 use crate::payments::order::PlaceError;
 use crate::payments::resolve::ResolveError;
@@ -81,6 +82,17 @@ impl From<ConfirmError> for Problem {
             ConfirmError::NotSent(not_sent) => not_sent.into(),
             ConfirmError::NotAdmitted(refused) => refused.into(),
             ConfirmError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<CloseError> for Problem {
+    fn from(error: CloseError) -> Self {
+        match error {
+            CloseError::NotFound => Self::new(Code::FindingNotFound, "No finding has this id."),
+            CloseError::Settled { status } => Self::new(Code::FindingSettled, format!("The finding is {status}."))
+                .with("findingStatus", status.as_str()),
+            CloseError::Db(error) => error.into(),
         }
     }
 }

@@ -56,6 +56,10 @@ impl Provider for Listed {
         next(&self.inquiries)
     }
 
+    fn transactions<'a>(&'a self, _request: &'a ListRequest) -> BoxFuture<'a, Exchange<Listing>> {
+        Box::pin(std::future::ready(exchange(Listing::Unknown(doubt(DoubtReason::Inconclusive)), None)))
+    }
+
     fn read_webhook(&self, _body: &[u8]) -> Notice {
         Notice::Undecodable
     }

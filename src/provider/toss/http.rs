@@ -37,32 +37,37 @@ pub(super) enum Outcome {
 
 /// Sends once. A request that could not even be built is a fault of our settings, not of the network.
 pub(super) async fn send(client: &Client, request: reqwest::Result<Request>) -> Outcome {
+    send_within(client, request, BODY_LIMIT_BYTES).await
+}
+
+/// The same for an answer that may have up to `body_bytes_max`.
+pub(super) async fn send_within(client: &Client, request: reqwest::Result<Request>, body_bytes_max: usize) -> Outcome {
     let Ok(request) = request else {
         return Outcome::NotSent(NotSentReason::Misconfigured);
     };
     match client.execute(request).await {
-        Ok(response) => receive(response).await,
+        Ok(response) => receive(response, body_bytes_max).await,
         // Asked before `is_timeout`: a connect timeout is both, and certain.
         Err(error) if error.is_connect() => Outcome::NotSent(NotSentReason::Unreachable),
         Err(error) => Outcome::Lost { reason: loss(&error), http_status: None, trace_id: None },
     }
 }
 
-async fn receive(mut response: Response) -> Outcome {
+async fn receive(mut response: Response, body_bytes_max: usize) -> Outcome {
     let status = response.status().as_u16();
     let trace_id = trace_id(response.headers());
     let retry_after_s = retry_after_s(response.headers());
-    match read_body(&mut response).await {
+    match read_body(&mut response, body_bytes_max).await {
         Ok(body) => Outcome::Reply(Reply { status, trace_id, retry_after_s, body }),
         Err(reason) => Outcome::Lost { reason, http_status: Some(status), trace_id },
     }
 }
 
 /// Reads piece by piece, so that an endless answer costs no more than the limit.
-async fn read_body(response: &mut Response) -> Result<Vec<u8>, DoubtReason> {
+async fn read_body(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, DoubtReason> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| loss(&error))? {
-        if body.len().saturating_add(chunk.len()) > BODY_LIMIT_BYTES {
+        if body.len().saturating_add(chunk.len()) > bytes_max {
             return Err(DoubtReason::Undecodable);
         }
         body.extend_from_slice(&chunk);

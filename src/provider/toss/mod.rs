@@ -7,6 +7,7 @@
 mod amount;
 mod classify;
 mod http;
+mod list;
 mod times;
 mod webhook;
 mod wire;
@@ -22,7 +23,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use reqwest::{Client, Request, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{CancelRequest, ConfirmRequest, Exchange, Notice, Provider};
+use super::{CancelRequest, ConfirmRequest, Exchange, ListRequest, Listing, Notice, Provider};
 use crate::domain::evidence::{
     CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSent, NotSentReason, PaymentKey, Snapshot,
 };
@@ -35,6 +36,12 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Idle connections are dropped before the other side's usual 60 s: a confirm that meets a connection the PG is just
 /// closing ends as *unknown*, which costs an inquiry.
 const POOL_IDLE: Duration = Duration::from_secs(20);
+
+/// A list may take a minute, says Toss.
+const LIST_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// A row of a list has well below a kilobyte, a page at most 5,000 of them.
+const LIST_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How to reach Toss.
 #[derive(Debug, Clone)]
@@ -124,6 +131,13 @@ impl Toss {
         self.exchange(http::send(&self.client, self.get(path)).await)
     }
 
+    async fn send_list(&self, request: &ListRequest) -> Exchange<Listing> {
+        let path = list::path(request);
+        let get = self.client.get(format!("{}{path}", self.base_url)).timeout(LIST_TIMEOUT).build();
+        let outcome = http::send_within(&self.client, get, LIST_BODY_BYTES_MAX).await;
+        list::exchange(outcome, request, self.m_id.as_deref())
+    }
+
     fn post(&self, path: &str, idempotency_key: &str, timeout: Duration) -> reqwest::RequestBuilder {
         self.client
             .post(format!("{}{path}", self.base_url))
@@ -187,6 +201,10 @@ impl Provider for Toss {
     fn inquire_by_order<'a>(&'a self, order_id: OrderId) -> BoxFuture<'a, Exchange<Inquiry>> {
         let path = format!("/v1/payments/orders/{}", encode_segment(&order_id.to_string()));
         Box::pin(async move { self.send_inquiry(&path).await })
+    }
+
+    fn transactions<'a>(&'a self, request: &'a ListRequest) -> BoxFuture<'a, Exchange<Listing>> {
+        Box::pin(self.send_list(request))
     }
 
     fn read_webhook(&self, body: &[u8]) -> Notice {

@@ -21,7 +21,7 @@ const REASON_LIMIT: usize = 200;
 
 /// Amounts in a currency we do not know are read in ten-thousandths, which no ISO 4217 currency in use undercuts.
 /// They are exact, but fit only to be compared with zero and with each other.
-const UNKNOWN_CURRENCY_DECIMALS: u8 = 4;
+pub(super) const UNKNOWN_CURRENCY_DECIMALS: u8 = 4;
 
 /// Longest code that is believed to be one.
 const CODE_LIMIT: usize = 64;
@@ -243,7 +243,7 @@ where
     Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
 }
 
-fn pg_status(text: &str) -> PgStatus {
+pub(super) fn pg_status(text: &str) -> PgStatus {
     match text {
         "READY" => PgStatus::Ready,
         "IN_PROGRESS" => PgStatus::InProgress,

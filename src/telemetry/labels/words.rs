@@ -120,6 +120,8 @@ vocabulary! {
         Cancel => "cancel",
         /// Tell what is known.
         Inquire => "inquire",
+        /// List what happened.
+        List => "list",
     }
 }
 
@@ -186,6 +188,8 @@ vocabulary! {
         Housekeeping => "housekeeping",
         /// Judge the books.
         Audit => "audit",
+        /// File a difference between the PG's books and ours, or what became of it.
+        Reconcile => "reconcile",
     }
 }
 
@@ -330,6 +334,8 @@ vocabulary! {
         Audit => "audit",
         /// Judge every row.
         AuditFull => "audit_full",
+        /// Compare the PG's books with ours.
+        Reconcile => "reconcile",
     }
 }
 
@@ -340,6 +346,18 @@ vocabulary! {
         Changed => "changed",
         /// Every row.
         Full => "full",
+    }
+}
+
+vocabulary! {
+    /// How one run of the comparison with a PG ended.
+    pub enum ReconcileOutcome {
+        /// Everything in its time was compared.
+        Complete => "complete",
+        /// The PG or one item could not be judged; the same time is compared again.
+        Incomplete => "incomplete",
+        /// Another run was at it.
+        Busy => "busy",
     }
 }
 

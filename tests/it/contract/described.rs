@@ -12,6 +12,7 @@ use crate::support::shop::{Answer, Client, Shop};
 /// Every operation and who may call it; the other half of the claim asks the router about each.
 const OPERATIONS: &[(&str, &[&str])] = &[
     ("GET /v1/cancellations/{id}", &["checkoutToken", "secretKey"]),
+    ("GET /v1/findings", &["secretKey"]),
     ("GET /v1/orders", &["secretKey"]),
     ("GET /v1/orders/{id}", &["checkoutToken", "secretKey"]),
     ("GET /v1/orders/{id}/timeline", &["checkoutToken", "secretKey"]),
@@ -23,6 +24,7 @@ const OPERATIONS: &[(&str, &[&str])] = &[
     ("GET /v1/products/{id}", &["publishableKey", "secretKey"]),
     ("GET /v1/products/{id}/stock-adjustments", &["secretKey"]),
     ("PATCH /v1/products/{id}", &["secretKey"]),
+    ("POST /v1/findings/{id}/close", &["secretKey"]),
     ("POST /v1/orders", &["publishableKey", "secretKey"]),
     ("POST /v1/orders/{id}/cancel", &["checkoutToken", "secretKey"]),
     ("POST /v1/payments/confirm", &["checkoutToken", "secretKey"]),
@@ -155,17 +157,17 @@ async fn every_body_made_of_the_examples_is_taken() {
             // An amount or lines: the examples show both.
             body.as_object_mut().expect("an object").remove("lines");
         }
-        let ids = [("products", "prod"), ("orders", "ord"), ("payments", "pay")];
+        let ids = [("products", "prod"), ("orders", "ord"), ("payments", "pay"), ("findings", "fnd")];
         let prefix = ids.iter().find(|(word, _)| line.contains(word)).map_or("", |(_, prefix)| prefix);
         let id = format!("{prefix}_0193a1b2c3d47e5f8a9b0c1d2e3f4a5b");
         let real = line.replace("{id}", &id).replace("{provider}", "toss");
         let answer = send(&shop.secret, &real, &[("idempotency-key", "k")], body.to_string()).await;
-        let met = ["product_not_found", "order_not_found", "payment_not_found", "unknown_product"];
+        let met = ["product_not_found", "order_not_found", "payment_not_found", "unknown_product", "finding_not_found"];
         let fits = answer.status.is_success() || met.iter().any(|code| answer.body["code"] == *code);
         assert!(fits, "{line} {body}: {} {}", answer.status, answer.raw);
         bodies += 1;
     }
-    assert_eq!(bodies, 8);
+    assert_eq!(bodies, 9);
     shop.running.stop().await;
 }
 

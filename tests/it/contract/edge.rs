@@ -1,6 +1,6 @@
 //! What is refused before any use case sees it.
 
-use paygauge::domain::ids::{CancellationId, OrderId, PaymentId, ProductId};
+use paygauge::domain::ids::{CancellationId, FindingId, OrderId, PaymentId, ProductId};
 use paygauge::http::problem::Code;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -192,6 +192,7 @@ pub async fn what_does_not_exist_is_not_found() -> Seen {
         (format!("GET /v1/payments/{payment}/timeline"), "", Code::PaymentNotFound),
         (format!("POST /v1/payments/{payment}/cancel"), reason, Code::PaymentNotFound),
         (format!("GET /v1/cancellations/{cancellation}"), "", Code::CancellationNotFound),
+        (format!("POST /v1/findings/{}/close", FindingId::new()), reason, Code::FindingNotFound),
     ] {
         seen.take(send(&shop.secret, &line, &[KEY], body).await, code);
     }
@@ -202,6 +203,38 @@ pub async fn what_does_not_exist_is_not_found() -> Seen {
         }
     }
     assert_eq!(books.read().await, before, "nothing was written");
+    shop.close().await;
+    seen
+}
+
+pub async fn a_finding_is_closed_once_and_with_a_reason() -> Seen {
+    let (shop, mut seen) = (Shop::without_worker().await, Seen::default());
+    let id = FindingId::new();
+    let insert = format!(
+        "insert into findings (id, provider, dedupe_key, kind, status, provider_payment_key, provider_order_id, reason)
+         values ('{0}', 'toss', 'k', 'missing_here', 'waiting', 'k', 'o', 'r');
+         insert into finding_history (finding_id, seq, status, reason, actor) values ('{0}', 1, 'waiting', 'r', 't')",
+        id.uuid()
+    );
+    shop.sql(&insert).await;
+    let line = format!("POST /v1/findings/{id}/close");
+    for (body, parameter) in [
+        (json!({}), "reason"),
+        (json!({ "reason": " " }), "reason"),
+        (json!({ "reason": "x".repeat(501) }), "reason"),
+        (json!({ "reason": "x", "amount": 0 }), "amount"),
+    ] {
+        let answer = send(&shop.secret, &line, &[], body.to_string()).await;
+        assert_eq!(seen.take(answer, Code::InvalidParameter).text("parameter"), parameter);
+    }
+    for stranger in [&shop.publishable, &Client::new(&shop.base, "nobody")] {
+        let answer = send(stranger, &line, &[], r#"{"reason":"x"}"#).await;
+        let code = if answer.status.as_u16() == 403 { Code::Forbidden } else { Code::Unauthorized };
+        seen.take(answer, code);
+    }
+    let closed = send(&shop.secret, &line, &[], r#"{"reason":"x"}"#).await;
+    assert_eq!((closed.status.as_u16(), closed.text("status")), (200, "closed".to_owned()));
+    seen.take(send(&shop.secret, &line, &[], r#"{"reason":"y"}"#).await, Code::FindingSettled);
     shop.close().await;
     seen
 }
