@@ -6,6 +6,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::events::Origin;
+use super::locks::{self, Rank};
 use super::schema::{finding_history, findings};
 use super::{Conn, DbError};
 use crate::domain::evidence::PaymentKey;
@@ -60,6 +61,7 @@ pub struct NewFinding {
 /// Files a difference; `true` if it was not known. A known one is only seen again, except that what had counted as
 /// repaired is open again.
 pub async fn file(conn: &mut Conn, new: NewFinding, origin: &Origin) -> Result<bool, DbError> {
+    locks::takes(Rank::Finding, uuid::Uuid::nil());
     let id = FindingId::new();
     let (dedupe_key, status, reason) = (new.dedupe_key.clone(), new.status, new.reason.clone());
     let inserted = diesel::insert_into(findings::table)
@@ -114,6 +116,7 @@ pub struct Step<'a> {
 
 /// Moves a locked finding; returns it afterwards.
 pub async fn move_to(conn: &mut Conn, id: FindingId, step: Step<'_>, origin: &Origin) -> Result<FindingRow, DbError> {
+    locks::takes(Rank::Finding, id.uuid());
     let row: FindingRow = diesel::update(findings::table.find(id))
         .set((
             findings::status.eq(step.status),
@@ -144,11 +147,13 @@ async fn note(conn: &mut Conn, id: FindingId, seq: i32, step: Step<'_>, origin: 
 
 /// The finding, locked until the transaction ends.
 pub async fn lock(conn: &mut Conn, id: FindingId) -> Result<Option<FindingRow>, DbError> {
+    locks::takes(Rank::Finding, id.uuid());
     Ok(findings::table.find(id).select(FindingRow::as_select()).for_update().first(conn).await.optional()?)
 }
 
 /// What is not settled about one PG payment, locked. Stock that is kept out waits for a person, whatever the PG says.
 pub async fn unsettled_of(conn: &mut Conn, provider: &str, key: &PaymentKey) -> Result<Vec<FindingRow>, DbError> {
+    locks::takes(Rank::Finding, uuid::Uuid::nil());
     let rows = findings::table
         .filter(findings::provider.eq(provider))
         .filter(findings::provider_payment_key.eq(key))
@@ -179,6 +184,7 @@ pub async fn unsettled_keys(conn: &mut Conn, provider: &str, limit_rows: i64) ->
 
 /// Takes note that these were looked at, and that the payment which they are about is known meanwhile.
 pub async fn seen_with(conn: &mut Conn, id: FindingId, payment: Option<(PaymentId, OrderId)>) -> Result<(), DbError> {
+    locks::takes(Rank::Finding, id.uuid());
     diesel::update(findings::table.find(id))
         .set((
             findings::last_seen_at.eq(now),

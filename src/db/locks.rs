@@ -14,6 +14,8 @@ use crate::telemetry::labels::Contention;
 /// The kinds of rows that are locked, in the order in which one transaction may lock them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// Whose turn it is to audit or to reconcile, and how far that came.
+    Turn,
     /// An API key.
     Key,
     /// A product; not its stock.
@@ -24,6 +26,8 @@ pub enum Rank {
     Payment,
     /// A cancellation.
     Cancellation,
+    /// A finding of a reconciliation.
+    Finding,
     /// The claims on idempotency keys that stand for one resource.
     Claim,
     /// A webhook in the inbox.

@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::locks::{self, Rank};
 use super::schema::{cancellations, payments, reconciliations};
 use super::{Conn, DbError, later};
 use crate::domain::cancellation::CancellationStatus;
@@ -38,6 +39,7 @@ pub enum Wanted {
 
 /// Takes the turn of comparing with this PG; `None` if another run has it, or none is due.
 pub async fn begin(conn: &mut Conn, provider: &str, wanted: Wanted, lease: Duration) -> Result<Option<Turn>, DbError> {
+    locks::takes(Rank::Turn, Uuid::nil());
     let first = match wanted {
         Wanted::Now => Duration::ZERO,
         Wanted::WhenDue { every } => every,
@@ -64,6 +66,7 @@ pub async fn begin(conn: &mut Conn, provider: &str, wanted: Wanted, lease: Durat
 
 /// Keeps the turn for another `lease`; `false` if another run has taken it.
 pub async fn renew(conn: &mut Conn, provider: &str, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
+    locks::takes(Rank::Turn, Uuid::nil());
     let kept = diesel::update(reconciliations::table.find(provider))
         .filter(reconciliations::lease_owner.eq(owner))
         .set(reconciliations::lease_until.eq(later(lease).nullable()))
@@ -80,6 +83,7 @@ pub async fn end(
     until: Option<DateTime<Utc>>,
     next_in: Duration,
 ) -> Result<(), DbError> {
+    locks::takes(Rank::Turn, Uuid::nil());
     let own = diesel::update(reconciliations::table.find(provider)).filter(reconciliations::lease_owner.eq(owner));
     own.set((
         reconciliations::lease_owner.eq(None::<Uuid>),

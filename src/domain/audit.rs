@@ -62,6 +62,8 @@ vocabulary! {
         WebhookWhole => "webhook_whole",
         /// An API key can be checked, and was not revoked before it was made.
         ApiKeyWhole => "api_key_whole",
+        /// The history of a reconciliation's finding counts from 1 to its version, and ends with its status.
+        FindingWhole => "finding_whole",
         /// No confirm is in doubt for long.
         StuckConfirm => "stuck_confirm",
         /// No cancellation, and no return of money, is in doubt for long.
@@ -140,7 +142,7 @@ impl AuditRule {
             | Self::HistoryOwner => (R::Orders, Violation),
             Self::KeyAnswered => (R::Resources, Violation),
             Self::WebhookWhole => (R::Deliveries, Violation),
-            Self::ApiKeyWhole => (R::Everything, Violation),
+            Self::ApiKeyWhole | Self::FindingWhole => (R::Everything, Violation),
             Self::StuckConfirm | Self::StuckCancel | Self::StuckDeposit | Self::StuckHold | Self::StuckWebhook => {
                 (R::Everything, Stuck)
             }
@@ -177,6 +179,7 @@ impl AuditRule {
             Self::KeyAnswered => "an idempotency key is answered, or stands for something that exists",
             Self::WebhookWhole => "a webhook is stored as it came, once, with an outcome when it was read",
             Self::ApiKeyWhole => "an API key can be checked, and was not revoked before it was made",
+            Self::FindingWhole => "a finding's history counts from 1 to its version and ends with its status",
             Self::StuckConfirm => "no confirm is in doubt for long",
             Self::StuckCancel => "no cancellation, and no return of money, is in doubt for long",
             Self::StuckDeposit => "no virtual account waits long after its due date",

@@ -251,7 +251,8 @@ impl<'a> Judge<'a> {
             | AuditRule::HistoryOwner
             | AuditRule::KeyAnswered
             | AuditRule::WebhookWhole
-            | AuditRule::ApiKeyWhole => Duration::ZERO,
+            | AuditRule::ApiKeyWhole
+            | AuditRule::FindingWhole => Duration::ZERO,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use serde_json::json;
 
-use super::catalogue::AdjustmentKind;
+use super::after_commit::KeptOut;
 use super::findings::FINDING_REASON_CHARS_MAX;
 use super::resolve::{ResolveError, Step};
 use super::resolve_cancel;
@@ -15,7 +15,6 @@ use crate::db::cancellations::{self, NewCancellation};
 use crate::db::events::{self, Subject};
 use crate::db::findings::{self, NewFinding};
 use crate::db::payments::PaymentChange;
-use crate::db::stock::{self, AdjustmentRow};
 use crate::domain::cancellation::{CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{PgCancel, Snapshot};
 use crate::domain::ids::{CancellationId, ProductId};
@@ -24,7 +23,6 @@ use crate::domain::order::OrderEvent;
 use crate::domain::payment::{PaymentEvent, PaymentStatus};
 use crate::domain::reconciliation::{Difference, FindingKind, FindingStatus, dedupe_key};
 use crate::domain::stock::{CancelPlan, CancelScope, LineQuantity, plan_cancel};
-use crate::telemetry::labels::StockMovement;
 use crate::telemetry::record;
 
 /// Records what is new; `true` if anything was.
@@ -103,8 +101,7 @@ async fn move_money(step: &mut Step<'_>, cancel: &PgCancel, plan: &CancelPlan) -
     Ok(())
 }
 
-/// Takes units that were just given back out of stock, by a correction that a person can undo with another one, and
-/// files what there is to decide.
+/// Has units that are given back taken out of stock again, and files what there is to decide.
 async fn keep_out(step: &mut Step<'_>, cancel: &PgCancel, lines: &[LineQuantity]) -> Result<(), ResolveError> {
     let items = crate::db::orders::items(step.conn, step.order.id).await?;
     let mut units: Vec<_> = lines
@@ -115,23 +112,10 @@ async fn keep_out(step: &mut Step<'_>, cancel: &PgCancel, lines: &[LineQuantity]
         })
         .collect();
     units.sort_unstable();
-    for &(product_id, quantity) in &units {
-        let available_after = stock::shift(step.conn, product_id, -quantity).await?.ok_or(ResolveError::Missing)?;
-        let adjustment = AdjustmentRow {
-            id: uuid::Uuid::now_v7(),
-            product_id,
-            delta: -quantity,
-            kind: AdjustmentKind::Correction.as_str().to_owned(),
-            reason: format!("kept out: {} was canceled in the PG's console", step.order.id),
-            actor: step.origin.actor.clone(),
-            available_after,
-            trace_id: step.origin.trace_id.clone(),
-            created_at: crate::clock::now(),
-        };
-        stock::record_adjustment(step.conn, adjustment).await?;
+    for &(product, quantity) in &units {
+        let (actor, trace_id) = (step.origin.actor.clone(), step.origin.trace_id.clone());
+        step.after.keep_out(product, quantity, KeptOut { order: step.order.id, actor, trace_id });
     }
-    let total = units.iter().map(|(_, quantity)| *quantity).sum::<i64>();
-    record::stock_movement(StockMovement::Correction, total.unsigned_abs());
     file_held(step, cancel, &units).await
 }
 
@@ -163,7 +147,6 @@ async fn file_held(step: &mut Step<'_>, cancel: &PgCancel, units: &[(ProductId, 
     };
     if findings::file(step.conn, new, step.origin).await? {
         record::finding_filed(FindingKind::StockHeld);
-        tracing::error!(order_id = %step.order.id, "units of an order canceled in the PG's console are kept out of stock");
     }
     Ok(())
 }

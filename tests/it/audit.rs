@@ -179,6 +179,7 @@ const SPOILED: &[(AuditRule, &str, &str)] = &[
     ),
     (AuditRule::WebhookWhole, "webhook_inbox", "update webhook_inbox set payload = 'x' where processed_at is not null"),
     (AuditRule::ApiKeyWhole, "api_keys", "update api_keys set hash = 'x' where role = 'secret'"),
+    (AuditRule::FindingWhole, "findings", "update findings set status = 'closed'"),
     (
         AuditRule::StuckConfirm,
         "payments",
@@ -207,7 +208,7 @@ const SPOILED: &[(AuditRule, &str, &str)] = &[
 ];
 
 /// The tables of the first migration.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "products",
     "stock",
     "stock_adjustments",
@@ -220,7 +221,16 @@ const TABLES: [&str; 12] = [
     "webhook_inbox",
     "events",
     "api_keys",
+    "findings",
 ];
+
+/// A finding as a reconciliation files it.
+const FINDING: &str = "with filed as (
+        insert into findings (id, provider, dedupe_key, kind, status, provider_payment_key, provider_order_id, reason)
+        values (gen_random_uuid(), 'toss', 'x', 'missing_here', 'waiting', 'key', 'elsewhere', 'not our order')
+        returning id)
+    insert into finding_history (finding_id, seq, status, reason, actor)
+    select id, 1, 'waiting', 'not our order', 'reconcile' from filed";
 
 /// Books in which every rule has rows to judge.
 struct Fixture {
@@ -253,6 +263,7 @@ impl Fixture {
         let doubtful = Self::confirmed(shop, &beans, fails()).await;
         let (waiting, ..) = shop.awaiting_deposit(&cup).await;
         let pending = shop.order(&cup, 1).await;
+        shop.sql(FINDING).await;
         let inbox = format!("{}/v1/webhooks/toss", shop.base);
         for body in ["{\"read\":1}", "{\"unread\":1}"] {
             http().post(&inbox).body(body).send().await.expect("an answer");

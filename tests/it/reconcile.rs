@@ -18,7 +18,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::invariants;
-use crate::support::shop::{Shop, ShopOptions, http, invariants_client, settings as short};
+use crate::support::shop::{Shop, ShopOptions, http, settings as short};
 
 /// Nothing has to settle, a page has two rows, and an intent without an outcome is looked at, at once.
 fn settings() -> Settings {

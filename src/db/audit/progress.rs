@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::Verdict;
+use crate::db::locks::{self, Rank};
 use crate::db::schema::{audit_leases, audit_progress};
 use crate::db::{Conn, DbError, later};
 use crate::domain::audit::AuditRule;
@@ -111,6 +112,7 @@ pub struct FullRun<'a> {
 
 /// Keeps what a run over every row has come to, and has what it found looked at again by the rounds after it.
 pub async fn record_full(conn: &mut Conn, run: &FullRun<'_>) -> Result<(), DbError> {
+    locks::takes(Rank::Turn, Uuid::nil());
     diesel::sql_query(
         "insert into audit_progress as a
              (rule, mode, rows_checked, violations, duration_ms, proven_until, last_violation_at)
@@ -146,6 +148,7 @@ fn millis(took: Duration) -> i64 {
 
 /// Takes or keeps the right to audit; `false` if another process has it.
 pub async fn lease(conn: &mut Conn, mode: AuditMode, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
+    locks::takes(Rank::Turn, Uuid::nil());
     let free = audit_leases::owner.eq(owner).or(audit_leases::lease_until.lt(diesel::dsl::now));
     let upsert = diesel::insert_into(audit_leases::table)
         .values((
@@ -162,6 +165,7 @@ pub async fn lease(conn: &mut Conn, mode: AuditMode, owner: Uuid, lease: Duratio
 
 /// Gives the right to audit back.
 pub async fn release(conn: &mut Conn, mode: AuditMode, owner: Uuid) -> Result<(), DbError> {
+    locks::takes(Rank::Turn, Uuid::nil());
     diesel::delete(audit_leases::table.find(mode.as_str())).filter(audit_leases::owner.eq(owner)).execute(conn).await?;
     Ok(())
 }

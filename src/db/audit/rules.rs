@@ -71,6 +71,7 @@ const fn text(rule: AuditRule) -> &'static str {
         AuditRule::KeyAnswered => include_str!("key_answered.sql"),
         AuditRule::WebhookWhole => include_str!("webhook_whole.sql"),
         AuditRule::ApiKeyWhole => include_str!("api_key_whole.sql"),
+        AuditRule::FindingWhole => include_str!("finding_whole.sql"),
         AuditRule::StuckConfirm => include_str!("stuck_confirm.sql"),
         AuditRule::StuckCancel => include_str!("stuck_cancel.sql"),
         AuditRule::StuckDeposit => include_str!("stuck_deposit.sql"),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use paygauge::app::App;
-use paygauge::config::Roles;
+use paygauge::config::{Roles, Settings};
 use paygauge::crash::{CrashPlan, CrashPoint, CrashSwitch};
 use paygauge::db::connect::DbConfig;
 use paygauge::http::auth::keys::{self, Role};
@@ -175,6 +176,7 @@ impl World {
              update cancellations set inquire_at = now() where inquire_at is not null;
              update cancellations set lease_until = null where lease_until is not null;
              update webhook_inbox set next_at = now(), lease_until = null where processed_at is null;
+             update reconciliations set lease_until = null, lease_owner = null;
              update idempotency_keys set lease_until = now() where lease_until > now();";
         self.shop.sql(statements).await;
     }
@@ -235,7 +237,8 @@ async fn start(database: &DbConfig, mock: &PgMock, roles: Roles, crash: &CrashSw
 }
 
 fn of(database: &DbConfig, mock: &PgMock, roles: Roles, crash: &CrashSwitch) -> paygauge::config::Config {
-    let mut config = config(database.clone(), &mock.url(), roles, settings());
+    let settings = Settings { reconcile_settle: Duration::ZERO, reconcile_patience: Duration::ZERO, ..settings() };
+    let mut config = config(database.clone(), &mock.url(), roles, settings);
     config.database.pool_connections_max = 4;
     config.crash = crash.clone();
     config

@@ -1,5 +1,6 @@
 //! What can be under way when a crash comes, what the PG does meanwhile, and where it must end.
 
+use chrono::{TimeDelta, Utc};
 use paygauge::db::events::Origin;
 use paygauge::db::idempotency::Scope;
 use paygauge::domain::evidence::PaymentKey;
@@ -8,7 +9,9 @@ use paygauge::domain::stock::CancelScope;
 use paygauge::payments::cancel::Canceled;
 use paygauge::payments::cancel_order::OrderCanceled;
 use paygauge::payments::confirm::Confirmed;
+use paygauge::payments::reconcile::{self, Span};
 use paygauge::payments::{cancel, cancel_order, confirm, expire, order, recovery, webhook};
+use paygauge::telemetry::labels::ReconcileOutcome;
 use pg_mock::{Behaviour, Operation, Rule};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -47,6 +50,10 @@ pub enum Verb {
     RecoverCancel,
     /// Recovery finds that a lost cancel was done.
     RecoverCanceled,
+    /// Reconciliation finds a cancel made in the PG's console.
+    ReconcileCancel,
+    /// Reconciliation finds an approval that our books lost.
+    ReconcileApproval,
 }
 
 /// What the PG does with the call that matters.
@@ -139,6 +146,8 @@ impl Verb {
         Self::RecoverApproval,
         Self::RecoverCancel,
         Self::RecoverCanceled,
+        Self::ReconcileCancel,
+        Self::ReconcileApproval,
     ];
 
     pub fn name(self) -> &'static str {
@@ -156,6 +165,8 @@ impl Verb {
             Self::RecoverApproval => "recover an approval",
             Self::RecoverCancel => "recover a cancel that did nothing",
             Self::RecoverCanceled => "recover a cancel that was done",
+            Self::ReconcileCancel => "reconcile a cancel of the console",
+            Self::ReconcileApproval => "reconcile an approval that was lost",
         }
     }
 
@@ -163,7 +174,7 @@ impl Verb {
     pub fn moods(self) -> &'static [Mood] {
         match self {
             Self::Order | Self::CancelOrder | Self::WebhookReceive | Self::Expire => &[Mood::Approve],
-            Self::RecoverConfirm | Self::RecoverCancel => TWO_CALLS,
+            Self::RecoverConfirm | Self::RecoverCancel | Self::ReconcileCancel | Self::ReconcileApproval => TWO_CALLS,
             Self::Confirm
             | Self::CancelPart
             | Self::CancelAll
@@ -204,6 +215,17 @@ impl Verb {
                 scene.payment = Some(answer.text("id"));
             }
             Self::CancelPart | Self::CancelAll => scene.get_paid(shop).await,
+            Self::ReconcileCancel => {
+                scene.get_paid(shop).await;
+                shop.mock.cancel_in_console(&scene.key, PART);
+            }
+            Self::ReconcileApproval => {
+                scene.pay(shop).await;
+                let body = json!({ "paymentKey": scene.key, "orderId": scene.order().id, "amount": PRICE });
+                let there = format!("{}/v1/payments/confirm", shop.mock.url());
+                let sent = http().post(there).basic_auth("test_sk_mock", Some("")).json(&body).send();
+                assert_eq!(sent.await.expect("an answer").status(), StatusCode::OK);
+            }
             Self::RecoverCancel | Self::RecoverCanceled | Self::WebhookCanceled => {
                 scene.get_paid(shop).await;
                 let lost = if self == Self::RecoverCancel { Behaviour::DropBefore } else { Behaviour::ApproveThenDrop };
@@ -236,6 +258,7 @@ impl Verb {
             Self::CancelPart | Self::CancelAll => (Operation::Cancel, Operation::Cancel),
             Self::RecoverConfirm => (Operation::Lookup, Operation::Confirm),
             Self::RecoverCancel => (Operation::Lookup, Operation::Cancel),
+            Self::ReconcileCancel | Self::ReconcileApproval => (Operation::Transactions, Operation::Lookup),
             Self::Order
             | Self::CancelOrder
             | Self::WebhookReceive
@@ -266,7 +289,8 @@ impl Verb {
         let rule = match operation {
             Operation::Confirm => Rule::confirm(behaviour),
             Operation::Cancel => Rule::cancel(behaviour),
-            Operation::Lookup | Operation::Transactions | Operation::Any => Rule::lookup(behaviour),
+            Operation::Transactions => Rule::transactions(behaviour),
+            Operation::Lookup | Operation::Any => Rule::lookup(behaviour),
         };
         shop.mock.script(rule);
     }
@@ -297,7 +321,9 @@ impl Verb {
             | Self::RecoverConfirm
             | Self::RecoverApproval
             | Self::RecoverCancel
-            | Self::RecoverCanceled => {
+            | Self::RecoverCanceled
+            | Self::ReconcileCancel
+            | Self::ReconcileApproval => {
                 let called = self.call(world, scene);
                 tokio::spawn(async move { drop(called.await) })
             }
@@ -344,6 +370,11 @@ impl Verb {
             Self::RecoverConfirm | Self::RecoverApproval | Self::RecoverCancel | Self::RecoverCanceled => {
                 world.spawn(async move { recovery::recover_batch(&app, None).await.is_ok() })
             }
+            Self::ReconcileCancel | Self::ReconcileApproval => world.spawn(async move {
+                let (from, until) = (Utc::now() - TimeDelta::hours(1), Utc::now() + TimeDelta::seconds(5));
+                let run = reconcile::run(&app, Span::Between { from, until }, &origin).await;
+                run.is_ok_and(|report| report.outcome == ReconcileOutcome::Complete)
+            }),
         }
     }
 
@@ -359,13 +390,14 @@ impl Verb {
             | Self::RecoverApproval
             | Self::RecoverCancel
             | Self::RecoverCanceled => Asked::OverHttp,
+            Self::ReconcileCancel | Self::ReconcileApproval => Asked::ByTimer,
         }
     }
 
     /// The client, which may have got no answer, asks again with the same key until it has a final one.
     pub async fn repeat(self, world: &World, scene: &Scene, by: Asked) {
         let shop = &world.shop;
-        if by == Asked::ByCall {
+        if by == Asked::ByCall || self.asked() == Asked::ByTimer {
             eventually("a final answer", PATIENCE, async || {
                 let is_final = self.call(world, scene).await.expect("a call that ends");
                 if !is_final {
@@ -402,7 +434,7 @@ impl Verb {
                 final_answer(world, async || buyer.post_as(&path, &body, &scene.idempotency_key).await).await;
             }
             Self::WebhookReceive => drop(deliver(&shop.base, &scene.webhook).await.expect("an answer")),
-            Self::WebhookDeposit | Self::Expire => {}
+            Self::WebhookDeposit | Self::Expire | Self::ReconcileCancel | Self::ReconcileApproval => {}
         }
     }
 
@@ -444,7 +476,10 @@ impl Verb {
                     shop.order_becomes(&order.id, "paid").await;
                 }
             }
-            Self::WebhookReceive | Self::WebhookDeposit => drop(shop.order_becomes(&order.id, "paid").await),
+            Self::WebhookReceive | Self::WebhookDeposit | Self::ReconcileApproval => {
+                drop(shop.order_becomes(&order.id, "paid").await);
+            }
+            Self::ReconcileCancel => drop(shop.order_becomes(&order.id, "partially_canceled").await),
             Self::CancelPart
             | Self::CancelAll
             | Self::RecoverCancel
@@ -470,6 +505,8 @@ impl Verb {
 pub enum Asked {
     OverHttp,
     ByCall,
+    /// Nobody waits for an answer; its own timer calls again.
+    ByTimer,
 }
 
 impl Scene {
@@ -543,7 +580,8 @@ fn refusal(operation: Operation) -> Behaviour {
     let code = match operation {
         Operation::Confirm => "REJECT_CARD_COMPANY",
         Operation::Cancel => "NOT_CANCELABLE_PAYMENT",
-        Operation::Lookup | Operation::Transactions | Operation::Any => "NOT_FOUND_PAYMENT",
+        Operation::Transactions => "FORBIDDEN_REQUEST",
+        Operation::Lookup | Operation::Any => "NOT_FOUND_PAYMENT",
     };
     Behaviour::Decline { code: code.to_owned() }
 }

@@ -26,7 +26,8 @@ fn server_error() -> Behaviour {
 async fn a_list_of_many_pages_that_breaks_in_the_middle_is_read_again_from_the_start() {
     for (list_newest_first, list_unsigned_cancels) in [(false, false), (true, true)] {
         let mock = Options { list_newest_first, list_unsigned_cancels, ..Options::default() };
-        let options = ShopOptions { worker: false, webhooks: false, mock, ..ShopOptions::default() };
+        let options =
+            ShopOptions { worker: false, webhooks: false, settings: settings(), mock, ..ShopOptions::default() };
         let shop = Shop::with(options).await;
         let product = shop.product(12_000, 9).await;
         for _ in 0..4 {
