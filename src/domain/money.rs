@@ -83,6 +83,9 @@ pub enum MoneyError {
     CurrencyMismatch,
 }
 
+/// The most minor units of an order: JSON's readers tell whole numbers apart up to 2^53 − 1.
+pub const MINOR_MAX: i64 = 9_007_199_254_740_991;
+
 impl Money {
     /// An amount of `minor` units.
     #[must_use]

@@ -20,17 +20,20 @@ use crate::payments::findings::{self, FINDING_REASON_CHARS_MAX, FindingView};
 #[into_params(parameter_in = Query)]
 pub struct FindingParams {
     /// Only this status: `open`, `repaired`, `waiting` or `closed`.
-    #[param(example = "waiting")]
+    #[param(example = "waiting", pattern = "^(open|repaired|waiting|closed)$")]
     status: Option<String>,
     /// Only this kind: `missing_here`, `missing_there`, `amount_differs`, `canceled_there_only`, `late_approval` or
     /// `stock_held`.
-    #[param(example = "late_approval")]
+    #[param(
+        example = "late_approval",
+        pattern = "^(missing_here|missing_there|amount_differs|canceled_there_only|late_approval|stock_held)$"
+    )]
     kind: Option<String>,
     /// Rows of the page; 20 if not given.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^fnd_[0-9a-f]{32}$")]
     after: Option<FindingId>,
 }
 
@@ -39,7 +42,12 @@ pub struct FindingParams {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CloseBody {
     /// What was done about it, and where; 1 to 500 characters.
-    #[schema(example = "refunded in the PG's console, ticket 4711")]
+    #[schema(
+        example = "refunded in the PG's console, ticket 4711",
+        min_length = 1,
+        max_length = 500,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+    )]
     pub reason: String,
 }
 
@@ -71,7 +79,7 @@ pub async fn list(
 ///
 /// For a person who has settled it elsewhere. Only the finding changes: no money and no stock moves.
 #[utoipa::path(post, path = "/v1/findings/{id}/close", operation_id = "closeFinding", tag = "findings", request_body = CloseBody,
-    params(("id" = String, Path, description = "`fnd_…`")),
+    params(("id" = String, Path, pattern = "^fnd_[0-9a-f]{32}$", description = "`fnd_…`")),
     responses((status = 200, description = "Closed.", body = FindingView)),
     security(("secretKey" = [])))]
 pub async fn close(

@@ -10,6 +10,7 @@ pub mod findings;
 pub mod idempotency;
 pub mod listen;
 pub mod middleware;
+mod numbers;
 mod openapi;
 pub mod operators;
 pub mod ops;

@@ -17,7 +17,7 @@ use crate::telemetry;
 ///
 /// Why it is where it is: what is known, what is awaited, when the PG is asked next, and what an operator may do.
 #[utoipa::path(get, path = "/v1/payments/{id}/explain", operation_id = "explainPayment", tag = "payments",
-    params(("id" = String, Path, description = "`pay_…`")),
+    params(("id" = String, Path, pattern = "^pay_[0-9a-f]{32}$", description = "`pay_…`")),
     responses((status = 200, description = "The explanation.", body = ExplanationView)),
     security(("secretKey" = [])))]
 pub async fn explain(
@@ -33,7 +33,7 @@ pub async fn explain(
 ///
 /// Does what recovery would do at its next inquiry, and applies what the PG says. Repeating it is harmless.
 #[utoipa::path(post, path = "/v1/payments/{id}/inquire", operation_id = "inquirePayment", tag = "payments",
-    params(("id" = String, Path, description = "`pay_…`")),
+    params(("id" = String, Path, pattern = "^pay_[0-9a-f]{32}$", description = "`pay_…`")),
     responses((status = 200, description = "What was learnt, and how the payment stands now.", body = Inquired)),
     security(("secretKey" = [])))]
 pub async fn inquire(

@@ -10,6 +10,7 @@ use super::AppState;
 use super::auth::{OrderParty, Shop, ShopFront};
 use super::extract::{Id, Json, Params};
 use super::idempotency::{self, GivenKey};
+use super::numbers;
 use super::payments::RefundAccountBody;
 use super::problem::{Problem, cancellation_refused, order_not_found};
 use super::rules::{self, Page, Whole};
@@ -56,6 +57,7 @@ pub struct PlaceLine {
     pub product_id: ProductId,
     /// Units, 1 to 100000.
     #[schema(example = 2, minimum = 1, maximum = 100_000)]
+    #[serde(deserialize_with = "numbers::whole")]
     pub quantity: i32,
 }
 

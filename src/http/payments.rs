@@ -13,6 +13,7 @@ use super::AppState;
 use super::auth::{Caller, OrderParty, Shop};
 use super::extract::{Id, Json, Params};
 use super::idempotency::{self, GivenKey};
+use super::numbers;
 use super::orders::{REASON_CHARS_MAX, TIMELINE_ROWS_MAX};
 use super::problem::{Code, Problem, cancellation_refused, order_not_found, payment_not_found, payment_not_taken};
 use super::rules::{self, Page, Whole};
@@ -22,7 +23,7 @@ use crate::db::payments::{PaymentFilter, PaymentRow};
 use crate::db::{self, Conn};
 use crate::domain::evidence::PaymentKey;
 use crate::domain::ids::{CancellationId, OrderId, PaymentId};
-use crate::domain::money::Money;
+use crate::domain::money::{MINOR_MAX, Money};
 use crate::domain::order::OrderStatus;
 use crate::domain::payment::PaymentStatus;
 use crate::domain::stock::{CancelScope, LineQuantity};
@@ -52,7 +53,8 @@ pub struct ConfirmBody {
     #[schema(value_type = String, example = "ord_0193a1b2c3d47e5f8a9b0c1d2e3f4a5b", pattern = "^ord_[0-9a-f]{32}$")]
     pub order_id: OrderId,
     /// Minor units (won); compared with the order, never charged as given.
-    #[schema(example = 34100, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    #[schema(example = 34100, minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    #[serde(deserialize_with = "numbers::whole")]
     pub amount: i64,
     /// ISO 4217; KRW if not given.
     #[schema(example = "KRW", pattern = "^(KRW|USD|EUR|JPY|GBP|CNY|HKD|TWD|SGD|AUD|CAD|CHF|THB|VND|KWD)$")]
@@ -72,7 +74,8 @@ pub struct CancelBody {
     )]
     pub reason: String,
     /// This many minor units; no stock comes back unless nothing is left.
-    #[schema(example = 5000, minimum = 1, maximum = 9_223_372_036_854_775_807_i64)]
+    #[schema(example = 5000, minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    #[serde(default, deserialize_with = "numbers::whole_or_null")]
     pub amount: Option<i64>,
     /// These units, at their price; their stock comes back.
     #[schema(min_items = 1)]
@@ -87,9 +90,11 @@ pub struct CancelBody {
 pub struct CancelLine {
     /// The line's number in the order.
     #[schema(example = 1, minimum = 1)]
+    #[serde(deserialize_with = "numbers::whole")]
     pub line: i32,
     /// Units, 1 to 100000.
     #[schema(example = 1, minimum = 1, maximum = 100_000)]
+    #[serde(deserialize_with = "numbers::whole")]
     pub quantity: i32,
 }
 
@@ -211,7 +216,7 @@ pub async fn confirm(
 fn confirmable(body: &ConfirmBody) -> Result<Confirm, Problem> {
     let payment_key = PaymentKey::parse(&body.payment_key)
         .ok_or_else(|| Problem::invalid("paymentKey", "A payment key has 1 to 200 plain characters."))?;
-    let minor = rules::within("amount", body.amount, 1..=i64::MAX)?;
+    let minor = rules::within("amount", body.amount, 1..=MINOR_MAX)?;
     let currency = rules::currency(body.currency.as_deref())?;
     Ok(Confirm { payment_key, order_id: body.order_id, amount: Money::new(minor, currency) })
 }
@@ -331,7 +336,7 @@ pub async fn cancel(
 fn cancel_scope(body: &CancelBody) -> Result<CancelScope, Problem> {
     match (body.amount, &body.lines) {
         (None, None) => Ok(CancelScope::Everything),
-        (Some(amount), None) => Ok(CancelScope::Amount(rules::within("amount", amount, 1..=i64::MAX)?)),
+        (Some(amount), None) => Ok(CancelScope::Amount(rules::within("amount", amount, 1..=MINOR_MAX)?)),
         (None, Some(lines)) if lines.is_empty() => Err(Problem::new(Code::InvalidCancelScope, "lines names no line.")),
         (None, Some(lines)) => {
             let mut units = Vec::with_capacity(lines.len());

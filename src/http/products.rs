@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::auth::{Shop, ShopFront};
 use super::extract::{Id, Json, Params};
+use super::numbers;
 use super::problem::Problem;
 use super::rules::{self, Page};
 use crate::db::products::ProductChange;
@@ -36,12 +37,14 @@ pub struct CreateProduct {
     name: String,
     /// Minor units (won), 1 to 1000000000000.
     #[schema(example = 12000, minimum = 1, maximum = 1_000_000_000_000_i64)]
+    #[serde(deserialize_with = "numbers::whole")]
     price: i64,
     /// ISO 4217; KRW if not given.
     #[schema(example = "KRW", pattern = "^(KRW|USD|EUR|JPY|GBP|CNY|HKD|TWD|SGD|AUD|CAD|CHF|THB|VND|KWD)$")]
     currency: Option<String>,
     /// Units to start with; 0 if not given.
     #[schema(example = 20, minimum = 0, maximum = 1_000_000_000)]
+    #[serde(default, deserialize_with = "numbers::whole_or_null")]
     initial_stock: Option<i64>,
 }
 
@@ -62,7 +65,7 @@ pub struct ChangeProduct {
     name: Option<String>,
     /// Minor units (won). Orders keep the price they were placed at.
     #[schema(example = 12500, nullable = false, minimum = 1, maximum = 1_000_000_000_000_i64)]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_whole")]
     price: Option<i64>,
     /// Whether it can be ordered.
     #[schema(nullable = false)]
@@ -75,12 +78,18 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Opt
     T::deserialize(value).map(Some)
 }
 
+/// The same of a whole number.
+fn given_whole<'de, D: Deserializer<'de>>(value: D) -> Result<Option<i64>, D::Error> {
+    numbers::whole(value).map(Some)
+}
+
 /// A change of stock that no order explains.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdjustStock {
     /// Units to add, or to take away; not 0.
     #[schema(example = 50, minimum = -1_000_000_000, maximum = 1_000_000_000)]
+    #[serde(deserialize_with = "numbers::whole")]
     delta: i64,
     /// `restock` (adds) or `correction`.
     #[schema(example = "restock", pattern = "^(restock|correction)$")]

@@ -11,7 +11,7 @@ use crate::db::orders::{ItemRow, NewOrder};
 use crate::db::products::ProductRow;
 use crate::db::{self, Conn, DbError};
 use crate::domain::ids::{OrderId, ProductId};
-use crate::domain::money::{Money, MoneyError};
+use crate::domain::money::{MINOR_MAX, Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::telemetry::labels::{StockMovement, Tx};
 use crate::telemetry::record;
@@ -173,7 +173,7 @@ fn price(
             canceling_quantity: 0,
         });
     }
-    let total = total.ok_or(MoneyError::Overflow)?;
+    let total = total.filter(|total| total.minor <= MINOR_MAX).ok_or(MoneyError::Overflow)?;
     Ok((items, total))
 }
 
