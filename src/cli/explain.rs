@@ -50,6 +50,12 @@ pub fn print(explanation: &ExplanationView) {
         let call = event.detail.get("call").map(ToString::to_string).unwrap_or_default();
         println!("  {}  {:<28} by {:<10} {call}", event.at.format("%Y-%m-%d %H:%M:%S%.3f"), event.kind, event.actor);
     }
+    if !explanation.findings.is_empty() {
+        println!("\nFound by reconciliation");
+    }
+    for finding in &explanation.findings {
+        println!("  {}  {:<20} {:<9} {}", finding.id, finding.kind, finding.status, finding.reason);
+    }
     println!("\nWhat may be done");
     for action in &explanation.actions {
         println!("  {:<17} {}", action.action, action.what);

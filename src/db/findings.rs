@@ -219,6 +219,18 @@ pub struct FindingFilter {
     pub after: Option<FindingId>,
 }
 
+/// What was found about one PG payment, newest first.
+pub async fn of_payment(conn: &mut Conn, provider: &str, key: &PaymentKey) -> Result<Vec<FindingRow>, DbError> {
+    let rows = findings::table
+        .filter(findings::provider.eq(provider))
+        .filter(findings::provider_payment_key.eq(key))
+        .select(FindingRow::as_select())
+        .order(findings::id.desc())
+        .load(conn)
+        .await?;
+    Ok(rows)
+}
+
 /// A page of findings, newest first.
 pub async fn list(conn: &mut Conn, filter: FindingFilter, limit_rows: i64) -> Result<Vec<FindingRow>, DbError> {
     let mut query =

@@ -5,10 +5,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::findings::{self, FindingView};
 use super::view::{self, EventView};
 use crate::clock;
 use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::{self, EventRow};
+use crate::db::findings::FindingRow;
 use crate::db::orders::OrderRow;
 use crate::db::payments::PaymentRow;
 use crate::db::{self, Conn, Db, DbError};
@@ -55,12 +57,13 @@ pub struct ExplanationView {
     pub last_call: Option<LastCall>,
     /// What was learnt, oldest first: the payment's events and its cancellations', each with its call to the PG.
     pub evidence: Vec<EventView>,
+    /// What reconciliations found about this payment, newest first.
+    pub findings: Vec<FindingView>,
     /// The circuit breakers of this process; absent where there are none, as on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breakers: Option<Vec<BreakerView>>,
     /// What an operator may do, the most useful first.
     pub actions: Vec<ActionView>,
-    // What a reconciliation found about this payment belongs here, read by `gather` beside the events.
 }
 
 /// When the PG is asked next.
@@ -151,6 +154,7 @@ struct Gathered {
     order: OrderRow,
     open: Option<(CancellationRow, Option<DateTime<Utc>>)>,
     evidence: Vec<EventRow>,
+    findings: Vec<FindingRow>,
 }
 
 async fn gather(conn: &mut Conn, id: PaymentId) -> Result<Option<Gathered>, DbError> {
@@ -168,7 +172,8 @@ async fn gather(conn: &mut Conn, id: PaymentId) -> Result<Option<Gathered>, DbEr
     };
     let mut evidence = events::of_order(conn, payment.order_id, EVENTS_MAX).await?;
     evidence.retain(|event| event.aggregate_id == id.uuid() || own.contains(&event.aggregate_id));
-    Ok(Some(Gathered { payment, leased_until, order, open, evidence }))
+    let findings = db::findings::of_payment(conn, &payment.provider, &payment.provider_payment_key).await?;
+    Ok(Some(Gathered { payment, leased_until, order, open, evidence, findings }))
 }
 
 fn told(gathered: &Gathered, door: Option<&Door>) -> ExplanationView {
@@ -210,6 +215,7 @@ fn told(gathered: &Gathered, door: Option<&Door>) -> ExplanationView {
         open_cancellation: open,
         last_call: gathered.evidence.iter().rev().find_map(last_call),
         evidence: gathered.evidence.iter().cloned().map(view::event).collect(),
+        findings: gathered.findings.iter().cloned().map(findings::view).collect(),
         breakers: door.map(|door| door.breakers().into_iter().map(breaker).collect()),
         actions: explanation.actions.into_iter().map(|action| action_view(action, payment.id, order.id)).collect(),
     }

@@ -132,6 +132,9 @@ async fn a_cancel_in_the_console_whose_webhook_is_lost_is_booked_once() {
     assert_eq!(finding["transactionKey"], json!(shop.mock.book().payments[0].cancels[0].transaction_key));
     assert_eq!(finding["traceId"], shop.payment_now(&payment).await.body["traceId"]);
     assert!(finding["ageSeconds"].is_i64() && finding["occurredAt"].is_string(), "{finding}");
+    let path = format!("/v1/payments/{payment}/explain");
+    let explained = shop.secret.get(&path).await.expect(StatusCode::OK);
+    assert_eq!(explained.body["findings"][0]["id"], finding["id"]);
     shop.close().await;
 }
 
