@@ -122,15 +122,13 @@ enum Taken {
 
 async fn take(app: &App, id: PaymentId) -> Result<Taken, DbError> {
     let lease = app.settings.worker_lease;
-    app.db
-        .transaction(Tx::Lease, async |conn| {
-            if let Some(row) = cancellations::lease_open(conn, id, lease).await? {
-                return Ok(Taken::Cancellation(Box::new(row)));
-            }
-            let payment = db::payments::lease_open(conn, id, lease).await?;
-            Ok(payment.map_or(Taken::Nothing, |row| Taken::Payment(Box::new(row))))
-        })
-        .await
+    // A transaction each: together they would lock a payment after its cancellation.
+    let open = app.db.transaction(Tx::Lease, async |conn| cancellations::lease_open(conn, id, lease).await).await?;
+    if let Some(row) = open {
+        return Ok(Taken::Cancellation(Box::new(row)));
+    }
+    let payment = app.db.transaction(Tx::Lease, async |conn| db::payments::lease_open(conn, id, lease).await).await?;
+    Ok(payment.map_or(Taken::Nothing, |row| Taken::Payment(Box::new(row))))
 }
 
 /// What a look at the PG's view came to.
