@@ -74,12 +74,12 @@ pub async fn next_attempt(
 }
 
 /// A new idempotency key for the open cancellation of a payment that has changed: the old one stands for a request that
-/// names another balance.
+/// names another balance. The payment must be locked already.
 pub async fn renew_key(conn: &mut Conn, payment: PaymentId) -> Result<(), DbError> {
-    locks::takes(Rank::Cancellation, uuid::Uuid::nil());
-    diesel::update(cancellations::table)
-        .filter(cancellations::payment_id.eq(payment))
-        .filter(cancellations::status.eq(CancellationStatus::Requested))
+    // The payment is locked, so what is open stays open.
+    let Some(open) = super::open_of(conn, payment).await? else { return Ok(()) };
+    locks::takes(Rank::Cancellation, open.id.uuid());
+    diesel::update(cancellations::table.find(open.id))
         .set((cancellations::attempt.eq(cancellations::attempt + 1), cancellations::updated_at.eq(now)))
         .execute(conn)
         .await?;
