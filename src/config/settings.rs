@@ -104,6 +104,15 @@ pub struct AuditSettings {
     pub lease: Duration,
 }
 
+impl AuditSettings {
+    /// No page takes longer, whatever bounds the work of requests: room for one statement that takes its time, and for
+    /// those beside it.
+    #[must_use]
+    pub fn page_limit(&self) -> Duration {
+        self.statement_limit * 2
+    }
+}
+
 impl Default for AuditSettings {
     fn default() -> Self {
         let minutes = |count: u64| Duration::from_secs(60 * count);
@@ -180,7 +189,7 @@ impl Settings {
         let audit = &self.audit;
         require(audit.stuck_intent > call, "an intent must not count as stuck before its call is over");
         require(audit.stuck_deposit > self.deposit_grace, "an account must not count as stuck before it is given up");
-        require(audit.lease > audit.statement_limit * 2, "the auditor's lease must outlast its statements");
+        require(audit.lease > audit.page_limit(), "the auditor's lease must outlast its statements");
         mistakes
     }
 }

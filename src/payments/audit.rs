@@ -70,9 +70,10 @@ impl Report {
 /// Judges every row by these rules, as fast as the database answers.
 ///
 /// # Errors
-/// The database, or a page that took longer than `statement_limit`: then nothing is proven.
+/// The database, or a page that took longer than [`AuditSettings::page_limit`]: then nothing is proven.
 pub async fn audit(db: &Db, settings: &AuditSettings, rules: &[AuditRule]) -> Result<Report, DbError> {
-    let judged = walk(db, settings, rules, &Pace::AtOnce).await?;
+    let db = db.clone().answering_within(settings.page_limit());
+    let judged = walk(&db, settings, rules, &Pace::AtOnce).await?;
     let (moment, tallies) = judged.ok_or_else(|| DbError::Unavailable("the audit was stopped".to_owned()))?;
     let rules = tallies.into_iter().map(|(rule, tally)| RuleReport {
         rule,

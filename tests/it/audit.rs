@@ -11,8 +11,8 @@ use paygauge::db::audit::{lease, release};
 use paygauge::db::connect::{self, DbConfig};
 use paygauge::db::{Db, DbError};
 use paygauge::domain::audit::{AuditRule, AuditSeverity};
-use paygauge::payments::audit::Report;
 use paygauge::payments::audit::rounds::Auditor;
+use paygauge::payments::audit::{Report, audit};
 use paygauge::payments::{expire, webhook};
 use paygauge::telemetry::labels::{AuditMode, Tx};
 use pg_mock::{Behaviour, Rule};
@@ -408,6 +408,28 @@ async fn rounds_find_what_is_wrong_in_what_changed_and_a_full_run_what_is_wrong_
     assert_eq!(known(&shop, AuditRule::OrderTotal, "changed").await, 0);
     let standing = "select count(*) from audit_progress where cardinality(standing) > 0";
     assert_eq!(shop.count(standing).await, 0);
+}
+
+/// A statement of the audit may take longer than one of a request, so what bounds the work of requests must not end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_takes_longer_than_a_request_may_is_judged() {
+    let shop = Shop::without_worker().await;
+    let hasty = db(&shop.database).await.answering_within(Duration::from_millis(500));
+    let settings = AuditSettings { interval: Duration::ZERO, ..AuditSettings::default() };
+    let auditor = Auditor::new(hasty.clone(), settings.clone(), CancellationToken::new());
+    let client = invariants_client(&shop.database).await;
+    client.batch_execute("begin; lock table api_keys in access exclusive mode").await.expect("a lock");
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        client.batch_execute("commit").await.expect("the end");
+    };
+    let full =
+        async { (audit(&hasty, &settings, AuditRule::ALL).await, auditor.full().await, auditor.changed().await) };
+    let (judged, ()) = tokio::join!(full, release);
+    let all = AuditRule::ALL.len();
+    assert_eq!(judged.0.expect("an audit").rules.len(), all);
+    assert_eq!((judged.1.expect("a run"), judged.2.expect("a round")), (all, all));
+    shop.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,7 @@ impl Auditor {
     /// An auditor that ends early when `stop` says so.
     #[must_use]
     pub fn new(db: Db, settings: AuditSettings, stop: CancellationToken) -> Self {
-        Self { db, settings, owner: Uuid::now_v7(), stop }
+        Self { db: db.answering_within(settings.page_limit()), settings, owner: Uuid::now_v7(), stop }
     }
 
     /// Judges what changed since the last round, by the rules that are due; returns how many rules. None if another
