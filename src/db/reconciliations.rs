@@ -171,8 +171,8 @@ pub async fn canceled_in(
         .filter(cancellations::status.eq(CancellationStatus::Done))
         .filter(cancellations::canceled_at.ge(window.from))
         .filter(cancellations::canceled_at.lt(window.end()))
-        // An account that was closed before its deposit moved no money.
-        .filter(payments::approved_amount.is_not_null())
+        // Closing an account before its deposit moved no money.
+        .filter(cancellations::moved_amount.gt(0))
         .select((
             payments::id,
             payments::provider_payment_key,
@@ -193,12 +193,19 @@ pub async fn canceled_in(
 /// The cancels that are done of these payments.
 pub async fn given_back(conn: &mut Conn, payments: &[PaymentId]) -> Result<Vec<(PaymentId, Given)>, DbError> {
     let ids: Vec<Uuid> = payments.iter().map(|id| id.uuid()).collect();
-    let rows: Vec<(PaymentId, Option<String>, i64)> = cancellations::table
+    let rows: Vec<(PaymentId, Option<String>, i64, Option<i64>)> = cancellations::table
         .filter(cancellations::payment_id.eq_any(ids))
         .filter(cancellations::status.eq(CancellationStatus::Done))
-        .select((cancellations::payment_id, cancellations::provider_transaction_key, cancellations::amount))
+        .select((
+            cancellations::payment_id,
+            cancellations::provider_transaction_key,
+            cancellations::amount,
+            cancellations::moved_amount,
+        ))
         .load(conn)
         .await?;
-    let given = rows.into_iter().filter_map(|(id, key, amount)| Some((id, Given { transaction_key: key?, amount })));
-    Ok(given.collect())
+    let given = |(id, key, amount, moved): (PaymentId, Option<String>, i64, Option<i64>)| {
+        Some((id, Given { transaction_key: key?, amount, moved: moved? }))
+    };
+    Ok(rows.into_iter().filter_map(given).collect())
 }

@@ -118,8 +118,10 @@ impl Listed {
 pub struct Given {
     /// The PG's identity of it.
     pub transaction_key: String,
-    /// Minor units.
+    /// Minor units that were asked back.
     pub amount: i64,
+    /// Minor units that went back: the amount, or nothing where it closed an account before any deposit.
+    pub moved: i64,
 }
 
 /// What our books say of one payment.
@@ -299,13 +301,14 @@ fn unknown_cancels(books: &Books, snapshot: &Snapshot) -> Vec<Difference> {
     .collect()
 }
 
-/// Cancels that we have as done and the PG does not list.
+/// Cancels that we have as done and the PG does not list. One that moved no money owes the buyer none, and the PG need
+/// not list it once a deposit came into the closed account after all.
 fn unlisted_cancels(books: &Books, snapshot: &Snapshot) -> Vec<Difference> {
     if books.approved_amount.is_none() || !took_money(snapshot) {
         return Vec::new();
     }
     let lists = |key: &str| snapshot.cancels.iter().any(|cancel| cancel.transaction_key == key);
-    let lost = books.cancels.iter().filter(|given| !lists(&given.transaction_key));
+    let lost = books.cancels.iter().filter(|given| given.moved > 0 && !lists(&given.transaction_key));
     lost.map(|given| Difference {
         kind: FindingKind::MissingThere,
         amount: Some(Money::new(given.amount, books.amount.currency)),

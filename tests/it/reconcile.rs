@@ -271,3 +271,21 @@ async fn a_virtual_account_is_followed_through_its_deposit_its_loss_and_its_end(
     assert_eq!(kinds, ["missing_here repaired", "missing_there repaired", "canceled_there_only repaired"]);
     shop.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_close_of_an_account_that_got_a_deposit_after_all_is_no_missing_cancel() {
+    let shop = deaf(settings()).await;
+    let product = shop.product(12_000, 5).await;
+    let (_, key, payment) = shop.awaiting_deposit(&product).await;
+    shop.cancel(&payment, &json!({ "reason": "changed my mind" })).await.expect(StatusCode::OK);
+    assert_eq!(run_twice(&shop).await.filed, 0);
+    shop.mock.deposit_anyway(&key, 12_000);
+    assert_eq!(run_twice(&shop).await.filed, 1);
+    assert_eq!(brief(&shop).await, one("late_approval", "repaired", 12_000));
+    assert_eq!(shop.payment_now(&payment).await.text("status"), "reversing");
+    shop.mock.cancel_in_console(&key, 12_000);
+    recover(&shop).await;
+    assert_eq!(shop.payment_now(&payment).await.text("status"), "canceled");
+    assert_eq!(run_twice(&shop).await.filed, 0);
+    shop.close().await;
+}

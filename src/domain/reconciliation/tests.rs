@@ -16,7 +16,8 @@ fn at(minute: u32) -> DateTime<Utc> {
 
 /// Our books with `canceled` given back by cancels of these keys.
 fn books(status: PaymentStatus, taken: Option<i64>, cancels: &[(&str, i64)]) -> Books {
-    let given = |(key, amount): &(&str, i64)| Given { transaction_key: (*key).to_owned(), amount: *amount };
+    let given =
+        |(key, amount): &(&str, i64)| Given { transaction_key: (*key).to_owned(), amount: *amount, moved: *amount };
     Books {
         order_id: ORDER.to_owned(),
         status,
