@@ -31,7 +31,7 @@ use crate::telemetry::record;
 const OWN_ROWS: i64 = 500;
 /// Findings that are looked at again in one run.
 const REVISITED_ROWS: i64 = 100;
-/// A PG that leaves so many questions unanswered is asked no more in this run.
+/// A PG that leaves more questions in a row unanswered is asked no more in this run.
 const UNANSWERED_MAX: u32 = 3;
 /// A PG whose pages never end is not believed.
 const PAGES_MAX: u32 = 100_000;
@@ -118,7 +118,17 @@ fn empty(app: &App) -> Report {
 
 async fn with_turn(app: &App, turn: Turn, span: Span, origin: &Origin) -> Result<Report, DbError> {
     let report = empty(app);
-    let mut run = Run { app, turn, origin, report, renewed: Instant::now(), unanswered: 0, failed: 0, held_at: None };
+    let mut run = Run {
+        app,
+        turn,
+        origin,
+        report,
+        renewed: Instant::now(),
+        unanswered: 0,
+        unanswered_in_a_row: 0,
+        failed: 0,
+        held_at: None,
+    };
     let ended = run.compare(span).await;
     let Run { mut report, failed, unanswered, held_at, .. } = run;
     report.trouble = match &ended {
@@ -200,8 +210,10 @@ struct Run<'a> {
     origin: &'a Origin,
     report: Report,
     renewed: Instant,
-    /// Questions that the PG left open.
+    /// Questions that the PG left open, and how many of them one after the other. It may be unable to show some
+    /// payments for ever: they must not hide the others.
     unanswered: u32,
+    unanswered_in_a_row: u32,
     /// Payments whose evidence could not be recorded.
     failed: u32,
     /// The oldest moment about which our own verbs were still at work: nothing behind it counts as compared.
@@ -372,6 +384,7 @@ impl Run<'_> {
         self.keep_turn().await?;
         match examine::examine(self.app, item, self.origin).await {
             Ok(Examined::Settled(tally)) => {
+                self.unanswered_in_a_row = 0;
                 self.report.filed += tally.filed;
                 self.report.repaired += tally.repaired;
             }
@@ -382,11 +395,13 @@ impl Run<'_> {
             }
             Ok(Examined::Unanswered) => {
                 self.unanswered += 1;
-                if self.unanswered > UNANSWERED_MAX {
+                self.unanswered_in_a_row += 1;
+                if self.unanswered_in_a_row > UNANSWERED_MAX {
                     return Err(Stop::Unanswered("the PG does not answer".to_owned()));
                 }
             }
-            Err(ResolveError::Db(error)) => return Err(error.into()),
+            // A database that is away is away for all; whatever else it says is about this payment.
+            Err(ResolveError::Db(error @ DbError::Unavailable(_))) => return Err(error.into()),
             Err(error) => {
                 self.failed += 1;
                 tracing::error!(payment_key = ?item.key, %error, "a payment could not be reconciled, and will be tried again");

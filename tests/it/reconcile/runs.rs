@@ -91,6 +91,44 @@ async fn an_inquiry_that_says_nothing_files_nothing_and_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn payments_that_the_pg_cannot_show_do_not_hide_the_others() {
+    let shop = deaf(settings()).await;
+    for number in 0..6 {
+        let order = format!("somebody-elses-{number}");
+        let key = shop.mock.pay(&order, 9_000);
+        confirm_there(&shop, &key, &order, 9_000).await;
+        shop.mock.script(Rule::lookup(Behaviour::Garbage).for_payment(key).always());
+        let product = shop.product(12_000, 5).await;
+        let (order, _) = shop.paid(&product, 1).await;
+        shop.mock.cancel_in_console(&shop.payment_key(&order.id), 1_000);
+    }
+    let report = run(&shop).await;
+    assert_eq!((report.outcome, report.filed, report.repaired), (ReconcileOutcome::Incomplete, 6, 6));
+    close_disagreeing(shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_cannot_be_booked_does_not_hide_the_others() {
+    let shop = deaf(settings()).await;
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let key = shop.pay(&order);
+    shop.mock.script(Rule::confirm(Behaviour::ApproveThenDrop));
+    shop.confirm(&order, &key).await.expect(StatusCode::ACCEPTED);
+    // Its transaction is booked on another payment already.
+    shop.paid(&product, 1).await;
+    let transaction = shop.mock.payment_json(&key).expect("a payment")["lastTransactionKey"].clone();
+    let transaction = transaction.as_str().expect("a key");
+    let taken = format!("update payments set provider_transaction_key = '{transaction}' where status = 'approved'");
+    shop.sql(&taken).await;
+    let (other, _) = shop.paid(&product, 1).await;
+    shop.mock.cancel_in_console(&shop.payment_key(&other.id), 1_000);
+    let report = run(&shop).await;
+    assert_eq!((report.outcome, report.repaired), (ReconcileOutcome::Incomplete, 1));
+    close_disagreeing(shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_ends_of_a_window_belong_to_it() {
     let shop = deaf(settings()).await;
     let key = shop.mock.pay("somebody-elses-order", 9_000);
