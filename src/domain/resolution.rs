@@ -229,7 +229,7 @@ fn inconclusive() -> Verdict {
 }
 
 /// What an answer leaves that says nothing certain.
-pub const NOTHING_LEARNT: Doubt = Doubt { reason: DoubtReason::Inconclusive, code: None };
+const NOTHING_LEARNT: Doubt = Doubt { reason: DoubtReason::Inconclusive, code: None };
 
 /// What becomes of an order whose open payment ended without money.
 #[must_use]

@@ -119,13 +119,10 @@ async fn write(
                 Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
             };
             let is_old = target.seen.is_some_and(|version| version != payment.version);
-            let mut verdict = resolution::decide(&facts, evidence);
-            if is_old && matches!(verdict, Verdict::DepositReversed(_)) {
-                // Only a fresh look tells a bank that took its deposit back from an answer older than the deposit.
-                verdict = Verdict::StillOpen(resolution::NOTHING_LEARNT);
-            }
+            let verdict = resolution::decide(&facts, evidence);
+            let is_outdated = is_old && goes_by_the_latest(payment.status, &verdict);
             let mut step = Step { conn, app, order, payment, hold_alive, call, origin, after: AfterCommit::default() };
-            let mut change = step.apply(verdict).await?;
+            let mut change = if is_outdated { step.look_again().await? } else { step.apply(verdict).await? };
             if let Some(snapshot) = snapshot
                 && external::record(&mut step, &snapshot).await?
             {
@@ -139,6 +136,22 @@ async fn write(
             Ok((Resolution { order, payment, change, view }, after))
         })
         .await
+}
+
+/// Whether only a fresh look may lead to this: banks take deposits back, so an answer from before the last change may be
+/// about a deposit that had not come yet, or is gone again.
+fn goes_by_the_latest(status: PaymentStatus, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::DepositReversed(_) => true,
+        Verdict::Approve(_) | Verdict::Reverse(_) => status == PaymentStatus::AwaitingDeposit,
+        Verdict::Unchanged
+        | Verdict::StillOpen(_)
+        | Verdict::AwaitDeposit(_)
+        | Verdict::Decline(_)
+        | Verdict::BackToReady(_)
+        | Verdict::DepositOverdue
+        | Verdict::AccountClosed(_) => false,
+    }
 }
 
 fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
@@ -213,6 +226,12 @@ impl Step<'_> {
             Verdict::Reverse(reversal) => self.reverse(&reversal).await?,
         }
         Ok(Change::Decided)
+    }
+
+    /// What was learnt is too old: an account that waits is asked about again at once.
+    async fn look_again(&mut self) -> Result<Change, ResolveError> {
+        db::payments::postpone(self.conn, self.payment.id, Duration::ZERO, None, 0).await?;
+        Ok(Change::StillOpen)
     }
 
     async fn approve(&mut self, snapshot: &Snapshot) -> Result<(), ResolveError> {

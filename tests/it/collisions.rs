@@ -164,6 +164,42 @@ async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_old_view_of_a_deposit_does_not_pay_the_order_after_the_bank_took_it_back() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (order, key, payment) = shop.awaiting_deposit(&product).await;
+    shop.mock.deposit(&key);
+    deliver(&shop, &shop.mock.webhook_body(&key)).await;
+    read_webhooks(&shop).await;
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
+    // This inquiry sees the deposit, and is told so after the bank has taken it back.
+    shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }));
+    let before = shop.mock.book().calls.lookup;
+    let reversal = async {
+        eventually("the inquiry is on its way", PATIENCE, async || {
+            (shop.mock.book().calls.lookup > before).then_some(())
+        })
+        .await;
+        shop.mock.reverse_deposit(&key);
+        deliver(&shop, &shop.mock.webhook_body(&key)).await;
+        read_webhooks(&shop).await;
+        assert_eq!(shop.order_now(&order.id).await.text("status"), "awaiting_deposit");
+    };
+    let look = async {
+        shop.secret.post(&format!("/v1/payments/{payment}/inquire"), &json!({})).await.expect(StatusCode::OK);
+    };
+    tokio::join!(look, reversal);
+    assert_eq!(shop.order_now(&order.id).await.text("status"), "awaiting_deposit");
+    // It is looked at again at once, not when the account is polled the next time.
+    eventually("the account is due", PATIENCE, async || {
+        (shop.count("select count(*) from payments where inquire_at <= now() + interval '1 second'").await == 1)
+            .then_some(())
+    })
+    .await;
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_cancel_of_an_order_is_replayed_after_the_order_has_expired() {
     let shop = Shop::without_worker().await;
     let product = shop.product(12_000, 5).await;
