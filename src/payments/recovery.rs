@@ -303,7 +303,7 @@ async fn send_cancel_again(
         Err(refused) => return put_off_cancel(app, row, refused).await,
     };
     let lease = app.settings.worker_lease;
-    let (row, payment) = app
+    let still_open = app
         .db
         .transaction(Tx::Lease, async |conn| {
             // Read together under the payment's lock: the balance that is sent and the key that it is sent under.
@@ -314,9 +314,13 @@ async fn send_cancel_again(
             } else {
                 Some(row).filter(|row| row.status == CancellationStatus::Requested)
             };
-            Ok::<_, ResolveError>((next.ok_or(ResolveError::Missing)?, payment))
+            Ok::<_, ResolveError>(next.map(|row| (row, payment)))
         })
         .await?;
+    let Some((row, payment)) = still_open else {
+        // Somebody else has decided it since the PG was asked.
+        return Ok(Change::Nothing);
+    };
     let (evidence, call) = cancel::act(app, &cancel::rebuild(&payment, &row), permit).await;
     let evidence = match evidence {
         // Only this sending was refused for the shop's own fault; an earlier one may have gone through.

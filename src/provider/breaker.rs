@@ -1,8 +1,8 @@
 //! The circuit breaker of one operation of one PG, as a state machine over values: time is an argument, nothing here
 //! waits, locks, logs or measures. `protection` owns one for each operation and does all of that.
 //!
-//! Why none from crates.io (recloser 1.4, failsafe 1.3, tower-resilience 0.14 were read): they wrap a call, or let
-//! everybody in while half-open, or count the late results of calls that began before the breaker opened. Here the
+//! Why none from crates.io (recloser 1.4 and failsafe 1.3 were read): they wrap a call, or let everybody in while
+//! half-open, or count the late results of calls that began before the breaker opened. Here the
 //! right to call is taken before a transaction and the result is told after the call, a right may be given back
 //! unused (the request turned out to be a repeat), half-open means one call at a time, and a hundred confirms that
 //! time out half a minute after the breaker opened must not open it again.

@@ -8,9 +8,11 @@ mod gauges;
 mod housekeeping;
 mod reconcile;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -112,6 +114,14 @@ async fn awake(stop: &CancellationToken, nudge: &Notify, poll: Duration) -> bool
     }
 }
 
+/// A round that panics has failed, and no more: its loop goes on, as it does after any other failure.
+async fn or_failed(task: Task, round: impl Future<Output = TickResult>) -> TickResult {
+    AssertUnwindSafe(round).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(task = task.as_str(), "a round panicked, and will be tried again");
+        TickResult::Failed
+    })
+}
+
 impl Worker {
     /// One round of a task, in a trace of its own.
     async fn tick(&self, task: Task, work: impl AsyncFn(&Arc<App>) -> Result<usize, DbError>) {
@@ -129,12 +139,24 @@ impl Worker {
                 }
             }
         };
-        let result = round.instrument(span).await;
+        let result = or_failed(task, round.instrument(span)).await;
         record::worker_tick(task, result, clock::now());
         if result == TickResult::Failed {
             tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
         } else {
             self.readiness.worker_ticked(clock::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_round_that_panics_has_failed_and_does_not_end_its_loop() {
+        let panics = async { if true { panic!("a defect") } else { TickResult::Idle } };
+        assert_eq!(or_failed(Task::Recovery, panics).await, TickResult::Failed);
+        assert_eq!(or_failed(Task::Recovery, async { TickResult::Worked }).await, TickResult::Worked);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use paygauge::payments::resolve::Change;
 use paygauge::payments::{expire, recovery, webhook};
 use pg_mock::{Behaviour, Rule};
 use reqwest::StatusCode;
@@ -492,5 +493,24 @@ async fn a_remembered_cancel_takes_what_a_console_cancel_left() {
         (shop.order_now(&order.id).await.text("status"), shop.available(&product).await),
         ("canceled".into(), 5)
     );
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_that_was_decided_meanwhile_is_not_sent_again() {
+    let shop = Shop::without_worker().await;
+    let product = shop.product(12_000, 5).await;
+    let (_, payment) = shop.paid(&product, 1).await;
+    shop.mock.script(Rule::cancel(Behaviour::DropBefore));
+    let open = shop.cancel(&payment, &json!({ "reason": "part", "amount": 4_000 })).await.expect(StatusCode::ACCEPTED);
+    let (app, id) = (shop.running.app(), open.text("id").parse().expect("an id"));
+    let old = app.db.read(async |conn| paygauge::db::cancellations::find(conn, id).await).await;
+    let old = old.expect("a read").expect("a cancellation");
+    shop.mock.script(Rule::cancel(Behaviour::Decline { code: "NOT_CANCELABLE_PAYMENT".to_owned() }));
+    recover(&shop).await;
+    let asked = shop.mock.book().calls.cancel;
+    let origin = paygauge::db::events::Origin { actor: "test".to_owned(), trace_id: None };
+    let change = recovery::recover_cancel(app, &old, &origin).await.expect("no error");
+    assert_eq!((change, shop.mock.book().calls.cancel), (Change::Nothing, asked));
     shop.close().await;
 }
