@@ -28,7 +28,19 @@ const THROWAWAY: &str = "throwaway-";
 pub(super) struct Home {
     pub(super) dir: PathBuf,
     pub(super) socket_dir: PathBuf,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A locked file. Closing it would not be enough to unlock it: a child that another thread is about to start has a
+/// copy of every descriptor until it executes its program, and with the copy the lock.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // At worst the lock lives on until the last copy is closed.
+        let _unlocked = self.0.unlock();
+    }
 }
 
 impl Home {
@@ -169,11 +181,11 @@ pub(super) fn scratch() -> Result<PathBuf, StartError> {
 }
 
 /// Serialises, across processes, what happens directly in the scratch directory.
-pub(super) fn lock_scratch(scratch: &Path) -> Result<File, StartError> {
+pub(super) fn lock_scratch(scratch: &Path) -> Result<Lock, StartError> {
     let path = scratch.join("lock");
     let lock = open_lock(&path)?;
     lock.lock().map_err(|cause| StartError::file(&path, cause))?;
-    Ok(lock)
+    Ok(Lock(lock))
 }
 
 fn sweep(scratch: &Path) {
@@ -196,7 +208,7 @@ fn sweep(scratch: &Path) {
 }
 
 /// Takes the lock of a home and writes our process id into it.
-fn acquire(dir: &Path) -> Result<File, StartError> {
+fn acquire(dir: &Path) -> Result<Lock, StartError> {
     let path = dir.join("lock");
     let failed = |cause| StartError::file(&path, cause);
     let mut lock = open_lock(&path)?;
@@ -210,9 +222,10 @@ fn acquire(dir: &Path) -> Result<File, StartError> {
         }
         Err(TryLockError::Error(cause)) => return Err(failed(cause)),
     }
-    lock.set_len(0).map_err(failed)?;
-    lock.rewind().map_err(failed)?;
-    writeln!(lock, "{}", std::process::id()).map_err(failed)?;
+    let mut lock = Lock(lock);
+    lock.0.set_len(0).map_err(failed)?;
+    lock.0.rewind().map_err(failed)?;
+    writeln!(lock.0, "{}", std::process::id()).map_err(failed)?;
     Ok(lock)
 }
 
