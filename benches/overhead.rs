@@ -1,0 +1,331 @@
+//! What telemetry costs: `cargo bench --bench overhead`.
+//!
+//! The real program, built for release, serves the same flow (order, confirm, cancel) with more and more of its telemetry
+//! switched on, over one durable PostgreSQL, with pg-mock beside it. Runs are interleaved forwards and backwards, so that
+//! what else happens on the machine falls on every mode alike; what is printed are medians of ratios to the run with
+//! everything off of the same round. The number to trust is CPU per flow: throughput on a shared machine is weather.
+//!
+//! `PAYGAUGE_BENCH_ROUNDS` (6) and `PAYGAUGE_BENCH_FLOWS` (1500 a run) make it longer or shorter.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "a benchmark that meets the unexpected must end there"
+)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::post;
+use paygauge::crash::CrashSwitch;
+use paygauge::db::Db;
+use paygauge::db::connect::{self, DbConfig};
+use paygauge::dev::postgres::{Cluster, Lifetime, Options};
+use paygauge::http::auth::keys::{self, Role};
+use pg_mock::PgMock;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+
+const CLIENTS: usize = 12;
+const WARM_UP: usize = 200;
+const PRODUCTS: usize = 24;
+const PRICE: i64 = 12_000;
+
+/// What is switched on, from nothing to everything.
+#[derive(Clone, Copy)]
+struct Mode {
+    name: &'static str,
+    telemetry: &'static str,
+    keep: &'static str,
+}
+
+const MODES: [Mode; 5] = [
+    Mode { name: "off", telemetry: "off", keep: "0" },
+    Mode { name: "metrics", telemetry: "metrics", keep: "0" },
+    Mode { name: "metrics, logs", telemetry: "metrics,logs", keep: "0" },
+    Mode { name: "all, traces kept 5 %", telemetry: "metrics,logs,traces", keep: "0.05" },
+    Mode { name: "all, traces kept 100 %", telemetry: "metrics,logs,traces", keep: "1" },
+];
+
+/// One run.
+#[derive(Clone, Copy)]
+struct Run {
+    flows_per_second: f64,
+    cpu_us_per_flow: f64,
+    rss_mib: f64,
+}
+
+fn main() {
+    // `cargo test --benches` and clippy only want it to build.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let data = std::env::temp_dir().join(format!("paygauge-bench-{}", std::process::id()));
+    let options = Options {
+        lifetime: Lifetime::Kept(data.clone()),
+        bin_dir: std::env::var_os("PG_BIN_DIR").map(PathBuf::from),
+        search_path: std::env::var_os("PATH"),
+    };
+    let cluster = Cluster::start(&options).expect("a PostgreSQL");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(measure(&cluster));
+    cluster.stop().expect("its end");
+    std::fs::remove_dir_all(data).expect("ours");
+}
+
+async fn measure(cluster: &Cluster) {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"));
+    let (rounds, flows) = (number("PAYGAUGE_BENCH_ROUNDS", 6), number("PAYGAUGE_BENCH_FLOWS", 1500));
+    let receiver = receiver().await;
+    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); MODES.len()];
+    for round in 0..rounds {
+        let forwards: Vec<usize> = (0..MODES.len()).collect();
+        let order: Vec<usize> = if round % 2 == 0 { forwards } else { forwards.into_iter().rev().collect() };
+        for mode in order {
+            let run = run(cluster, MODES[mode], &receiver, flows).await;
+            eprintln!(
+                "round {:>2}/{rounds}  {:<24} {:>7.1} flows/s  {:>7.0} µs CPU/flow  {:>6.1} MiB",
+                round + 1,
+                MODES[mode].name,
+                run.flows_per_second,
+                run.cpu_us_per_flow,
+                run.rss_mib
+            );
+            runs[mode].push(run);
+        }
+    }
+    report(&runs, flows);
+}
+
+fn report(runs: &[Vec<Run>], flows: usize) {
+    println!("\n{} rounds of {flows} flows (order, confirm, cancel), {CLIENTS} clients\n", runs[0].len());
+    println!("| telemetry | flows/s | of off | spread | CPU µs/flow | more than off, per operation | spread | RSS |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for (mode, of_mode) in MODES.iter().zip(runs) {
+        let off = &runs[0];
+        let speed: Vec<f64> =
+            of_mode.iter().zip(off).map(|(on, off)| on.flows_per_second / off.flows_per_second).collect();
+        let more: Vec<f64> =
+            of_mode.iter().zip(off).map(|(on, off)| (on.cpu_us_per_flow - off.cpu_us_per_flow) / 3.0).collect();
+        println!(
+            "| {} | {:.0} | {:.3} | {:.3}–{:.3} | {:.0} | {:+.0} µs | {:+.0}–{:+.0} µs | {:.0} MiB |",
+            mode.name,
+            median(of_mode.iter().map(|run| run.flows_per_second)),
+            median(speed.iter().copied()),
+            least(&speed),
+            most(&speed),
+            median(of_mode.iter().map(|run| run.cpu_us_per_flow)),
+            median(more.iter().copied()),
+            least(&more),
+            most(&more),
+            median(of_mode.iter().map(|run| run.rss_mib)),
+        );
+    }
+}
+
+async fn run(cluster: &Cluster, mode: Mode, receiver: &str, flows: usize) -> Run {
+    let name = format!("bench_{}", uuid::Uuid::new_v4().as_simple());
+    connect::ensure_database(&config(cluster, "postgres"), &name, None).await.expect("a database");
+    let database = config(cluster, &name);
+    connect::migrate(&database).await.expect("the schema");
+    let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
+    let (_, key) = keys::create(&db, Role::Secret, "bench").await.expect("a key");
+    drop(db);
+    let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
+    let server = Server::start(&database, &mock, mode, receiver);
+    let shop = Arc::new(Shop::open(&server, key.expose_secret(), mock).await);
+    shop.flows(WARM_UP).await;
+    let scrapes = tokio::spawn(scrape(server.ops.clone()));
+    let (cpu, started) = (server.cpu(), Instant::now());
+    shop.flows(flows).await;
+    let (elapsed, cpu) = (started.elapsed(), server.cpu() - cpu);
+    scrapes.abort();
+    let per_flow = 1.0 / flows as f64;
+    Run {
+        flows_per_second: flows as f64 / elapsed.as_secs_f64(),
+        cpu_us_per_flow: cpu.as_secs_f64() * 1e6 * per_flow,
+        rss_mib: server.rss_mib(),
+    }
+}
+
+fn config(cluster: &Cluster, name: &str) -> DbConfig {
+    DbConfig {
+        url: cluster.url(name).into(),
+        pool_connections_max: 16,
+        pool_wait: Duration::from_secs(5),
+        statement_timeout: Duration::from_secs(10),
+        lock_timeout: Duration::from_secs(5),
+        root_cert_file: None,
+    }
+}
+
+/// Takes every span and forgets it.
+async fn receiver() -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/v1/traces", post(async |_: axum::body::Bytes| ()));
+    tokio::spawn(async move { axum::serve(listener, router).await.expect("a receiver") });
+    url
+}
+
+/// As Prometheus does.
+async fn scrape(ops: String) {
+    let http = reqwest::Client::new();
+    loop {
+        let request = http.get(format!("http://{ops}/metrics")).header("Accept", "application/openmetrics-text");
+        request.send().await.expect("an answer").bytes().await.expect("a body");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// The program that is measured.
+struct Server {
+    child: Child,
+    base: String,
+    ops: String,
+}
+
+impl Server {
+    fn start(database: &DbConfig, mock: &PgMock, mode: Mode, receiver: &str) -> Self {
+        // Without logs the addresses could not be read: they are given instead.
+        let (base, ops) = (free_address(), free_address());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_paygauge"))
+            .arg("serve")
+            .env_clear()
+            .env("PAYGAUGE_ENV", "test")
+            .env("DATABASE_URL", database.url.expose_secret())
+            .env("TOSS_BASE_URL", mock.url())
+            .env("TOSS_SECRET_KEY", "test_sk_mock")
+            .env("PAYGAUGE_TOKEN_SECRET", "a secret of more than thirty-two characters")
+            .env("PAYGAUGE_LISTEN", &base)
+            .env("PAYGAUGE_OPS_LISTEN", &ops)
+            .env("PAYGAUGE_TELEMETRY", mode.telemetry)
+            .env("PAYGAUGE_TRACE_KEEP_RATIO", mode.keep)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program");
+        let lines = BufReader::new(child.stdout.take().expect("its output"));
+        // The log's reader costs the machine something too, as it does in production.
+        std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
+        Self { child, base: format!("http://{base}"), ops }
+    }
+
+    /// Processor time so far.
+    fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("its state");
+        let (_, fields) = stat.rsplit_once(')').expect("fields");
+        let ticks: u64 =
+            fields.split_ascii_whitespace().skip(11).take(2).map(|it| it.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn rss_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its state");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches("kB").trim().parse::<f64>().expect("a number") / 1024.0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+    }
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+/// The buyers.
+struct Shop {
+    http: reqwest::Client,
+    base: String,
+    key: String,
+    mock: Arc<PgMock>,
+    products: Vec<String>,
+}
+
+impl Shop {
+    async fn open(server: &Server, key: &str, mock: Arc<PgMock>) -> Self {
+        let http = reqwest::Client::new();
+        let ready = format!("http://{}/readyz", server.ops);
+        let started = Instant::now();
+        while !http.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            assert!(started.elapsed() < Duration::from_secs(30), "it does not serve");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut shop = Self { http, base: server.base.clone(), key: key.to_owned(), mock, products: Vec::new() };
+        for number in 0..PRODUCTS {
+            let body = json!({ "name": format!("product {number}"), "price": PRICE, "initialStock": 1_000_000 });
+            let product = shop.ask("/v1/products", &body).await;
+            shop.products.push(product["id"].as_str().expect("an id").to_owned());
+        }
+        shop
+    }
+
+    async fn ask(&self, path: &str, body: &Value) -> Value {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key).json(body);
+        let request = request.header("Idempotency-Key", uuid::Uuid::new_v4().to_string());
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json().await.expect("JSON")
+    }
+
+    /// So many flows by all clients together.
+    async fn flows(self: &Arc<Self>, flows: usize) {
+        let next = Arc::new(AtomicUsize::new(0));
+        let clients = (0..CLIENTS).map(|_| {
+            let (shop, next) = (Arc::clone(self), Arc::clone(&next));
+            tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= flows {
+                        return;
+                    }
+                    shop.flow(number).await;
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.expect("no panic");
+        }
+    }
+
+    async fn flow(&self, number: usize) {
+        let product = &self.products[number % PRODUCTS];
+        let order = self.ask("/v1/orders", &json!({ "lines": [{ "productId": product, "quantity": 1 }] })).await;
+        let id = order["id"].as_str().expect("an id");
+        let key = self.mock.pay(id, PRICE);
+        let body = json!({ "paymentKey": key, "orderId": id, "amount": PRICE });
+        let payment = self.ask("/v1/payments/confirm", &body).await;
+        let payment = payment["id"].as_str().expect("an id");
+        self.ask(&format!("/v1/payments/{payment}/cancel"), &json!({ "reason": "changed my mind" })).await;
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
