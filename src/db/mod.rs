@@ -188,14 +188,19 @@ impl Db {
         T: Send,
         E: From<DbError> + Send,
     {
-        let started = Instant::now();
+        let _waiting = ledger::wait_for(Step::PoolWait);
         let mut conn = self.connection().await?;
         let busy = Instant::now();
+        ledger::transaction_begins();
         let (done, contention) = locks::with_transaction(Box::pin(async {
             let transaction = conn.transaction(async |conn| {
-                let done = work(conn).await.map_err(TxError::Work)?;
-                self.crash.reach(CrashPoint::Uncommitted(tx)).await;
-                Ok(done)
+                ledger::turn_to_connected();
+                let done = work(conn).await.map_err(TxError::Work);
+                if done.is_ok() {
+                    self.crash.reach(CrashPoint::Uncommitted(tx)).await;
+                }
+                ledger::turn_to(Step::TxCommit);
+                done
             });
             let ended = tokio::time::timeout(self.answer_within, transaction).await;
             ended.unwrap_or_else(|_| Err(TxError::Work(self.no_answer().into()))).map_err(|error| match error {
@@ -213,7 +218,6 @@ impl Db {
         if let Some(contention) = contention {
             record::contention(tx, contention);
         }
-        ledger::add(Step::Db, started.elapsed());
         done
     }
 
@@ -224,8 +228,9 @@ impl Db {
         T: Send,
         E: From<DbError> + Send,
     {
-        let started = Instant::now();
+        let _waiting = ledger::wait_for(Step::PoolWait);
         let mut conn = self.connection().await?;
+        ledger::turn_to_connected();
         let ended =
             locks::with_connection(Box::pin(async { tokio::time::timeout(self.answer_within, work(&mut conn)).await }))
                 .await;
@@ -234,7 +239,6 @@ impl Db {
             AnsiTransactionManager::transaction_manager_status_mut(&mut *conn).set_in_error();
         }
         drop(conn);
-        ledger::add(Step::Db, started.elapsed());
         ended.unwrap_or_else(|_| Err(self.no_answer().into()))
     }
 

@@ -1,7 +1,5 @@
 //! Runs a money verb for a request: to its end even if the client hangs up, measured once, its answer made whole.
 
-use std::time::Instant;
-
 use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +8,8 @@ use serde::Serialize;
 use super::AppState;
 use super::problem::{Code, Problem};
 use crate::telemetry::labels::{IdempotencyResult, IdempotentRoute, Operation, OperationOutcome, ProviderLabel};
-use crate::telemetry::record;
+use crate::telemetry::ledger::{self, Account};
+use crate::telemetry::record::{self, Ended};
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -26,6 +25,12 @@ pub struct Verb {
     pub route: IdempotentRoute,
     /// The PG that takes part.
     pub provider: ProviderLabel,
+}
+
+impl Verb {
+    const fn ended(self, outcome: OperationOutcome, account: &Account) -> Ended<'_> {
+        Ended { operation: self.operation, outcome, provider: self.provider, account }
+    }
 }
 
 /// What a verb came to.
@@ -102,17 +107,17 @@ pub async fn run(
     work: impl Future<Output = Result<Answer, Problem>> + Send + 'static,
 ) -> Result<Answer, Problem> {
     let measured = async move {
-        let started = Instant::now();
+        let running = ledger::begin();
         let result = Box::pin(work).await;
         let (outcome, key) = told(&result);
-        record::operation(verb.operation, outcome, verb.provider, started.elapsed());
+        record::operation(verb.ended(outcome, &running.end()));
         record::idempotency(verb.route, key);
         result
     };
     match state.detached(measured).await {
         Some(result) => result,
         None => {
-            record::operation(verb.operation, OperationOutcome::Error, verb.provider, std::time::Duration::ZERO);
+            record::operation(verb.ended(OperationOutcome::Error, &Account::unknown()));
             Err(Problem::internal("the work panicked"))
         }
     }

@@ -2,7 +2,6 @@
 //! statement on the same row, so exactly one of the two wins.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde_json::json;
 
@@ -12,12 +11,13 @@ use crate::db::{self, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::telemetry::labels::{Operation, OperationOutcome, ProviderLabel, StockMovement, Tx};
-use crate::telemetry::record;
+use crate::telemetry::ledger;
+use crate::telemetry::record::{self, Ended};
 
 /// Expires one batch; returns how many orders.
 pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
     let origin = Origin { actor: "expiry".to_owned(), trace_id };
-    let (started, rows) = (Instant::now(), app.settings.worker_batch_rows);
+    let (running, rows) = (ledger::begin(), app.settings.worker_batch_rows);
     let (expired, units) = app
         .db
         .transaction(Tx::Expire, async |conn| {
@@ -41,7 +41,8 @@ pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, 
         })
         .await?;
     if expired > 0 {
-        record::operation(Operation::Expire, OperationOutcome::Success, ProviderLabel::None, started.elapsed());
+        let (operation, outcome, provider) = (Operation::Expire, OperationOutcome::Success, ProviderLabel::None);
+        record::operation(Ended { operation, outcome, provider, account: &running.end() });
     }
     record::holds_expired(u64::try_from(expired).unwrap_or(u64::MAX));
     record::stock_movement(StockMovement::Release, units.unsigned_abs());

@@ -1,11 +1,10 @@
 //! One outcome per item of a worker, counted when it is done. Requests are counted where they are answered.
 
-use std::time::Instant;
-
 use super::resolve::{Change, ResolveError};
 use crate::app::App;
 use crate::telemetry::labels::{Operation, OperationOutcome, WebhookApplied};
-use crate::telemetry::record;
+use crate::telemetry::ledger::{self, Ledger};
+use crate::telemetry::record::{self, Ended};
 
 /// Runs a worker's item and counts what it came to.
 pub(super) async fn measured_item<T>(
@@ -15,9 +14,14 @@ pub(super) async fn measured_item<T>(
     outcome: fn(&Result<T, ResolveError>) -> OperationOutcome,
     item: impl Future<Output = Result<T, ResolveError>>,
 ) {
-    let started = Instant::now();
-    let result = item.await;
-    record::operation(operation, outcome(&result), app.provider.label(), started.elapsed());
+    let measured = async {
+        let running = ledger::begin();
+        let result = item.await;
+        (result, running.end())
+    };
+    let (result, account) = Ledger::new().scope(measured).await;
+    let provider = app.provider.label();
+    record::operation(Ended { operation, outcome: outcome(&result), provider, account: &account });
     if let Err(error) = result {
         tracing::error!(operation = operation.as_str(), %id, %error, "an item failed, and will be tried again");
     }

@@ -155,20 +155,16 @@ async fn with_turn(app: &App, turn: Turn, span: Span, origin: &Origin) -> Result
             findings::unsettled_counts(conn).await
         })
         .await?;
-    told(app, &report, until);
+    told(app, &report);
     match ended {
         Err(Stop::Db(error)) => Err(error),
         Ok(()) | Err(Stop::TurnLost | Stop::Unanswered(_)) => Ok(report),
     }
 }
 
-fn told(app: &App, report: &Report, until: Option<DateTime<Utc>>) {
+fn told(app: &App, report: &Report) {
     let label = app.provider.label();
     record::reconcile_run(label, report.outcome);
-    if until.is_some() {
-        record::reconciled_until(label, until);
-    }
-    record_unsettled(&report.unsettled);
     match &report.trouble {
         None => tracing::info!(
             transactions = report.transactions,
@@ -178,14 +174,6 @@ fn told(app: &App, report: &Report, until: Option<DateTime<Utc>>) {
             "the PG's books and ours were compared"
         ),
         Some(trouble) => tracing::warn!(trouble, "the PG's books could not be compared to the end"),
-    }
-}
-
-/// Sets the gauge of what is not settled, also for the kinds of which there is none.
-pub fn record_unsettled(counts: &[(FindingKind, i64)]) {
-    for kind in FindingKind::ALL {
-        let count = counts.iter().find(|(of, _)| of == kind).map_or(0, |(_, count)| *count);
-        record::findings_open(*kind, u32::try_from(count).unwrap_or(u32::MAX));
     }
 }
 

@@ -92,6 +92,7 @@ impl Door {
 
     /// The same for recovery, which waits for a place, but not long.
     pub async fn admit_soon(&self, operation: ProviderOperation) -> Result<Permit, Refused> {
+        let _waiting = ledger::wait_for(Step::PgCall);
         self.protection.admit_soon(operation).await
     }
 
@@ -157,6 +158,7 @@ impl Door {
         mut permit: Permit,
         call: impl Fn() -> BoxFuture<'a, Exchange<A>> + Send,
     ) -> (A, Call) {
+        let _waiting = ledger::wait_for(Step::PgCall);
         let until = Instant::now() + self.deadline;
         let first = self.measured(&mut permit, until, call()).await;
         if first.0.not_sent() != Some(NotSentReason::Unreachable) {
@@ -166,6 +168,7 @@ impl Door {
         if Instant::now() >= until || !permit.renew() {
             return first;
         }
+        record::provider_resend(self.label, permit.operation());
         self.measured(&mut permit, until, call()).await
     }
 
@@ -188,6 +191,7 @@ impl Door {
         );
         self.crash.reach(CrashPoint::Calling(operation)).await;
         let _in_flight = record::provider_active(self.label, operation);
+        ledger::attempt();
         let started = Instant::now();
         let exchange = tokio::time::timeout_at(until, call.instrument(span.clone())).await.unwrap_or_else(|_| {
             let doubt = Doubt { reason: DoubtReason::Timeout, code: None };
@@ -201,7 +205,6 @@ impl Door {
         span.record("http_status", exchange.http_status);
         span.record("pg_code", exchange.code.as_deref());
         record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
-        ledger::add(Step::Provider, elapsed);
         self.note_unlisted(operation, exchange.answer.doubt());
         let call = Call {
             operation: operation.as_str(),

@@ -14,7 +14,7 @@ use super::catalogue::{self, Kind, MetricInfo};
 use super::labels::Label;
 
 /// Families with more possible series than this keep only those that occurred.
-const DENSE_SERIES: usize = 1024;
+const DENSE_SERIES: usize = 2048;
 
 static METADATA: Metadata<'static> = Metadata::new("paygauge", Level::INFO, None);
 

@@ -6,10 +6,16 @@
 
 mod http;
 mod protection;
+mod resources;
+mod states;
 mod words;
 
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
+pub use self::resources::{Dependency, LockResource, ReservationResult, Step};
+pub use self::states::{
+    Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, MoneyMove, PaymentMethod, StatusWord,
+};
 pub use self::words::{
     AuditMode, Contention, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome,
     OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, ReconcileOutcome,
@@ -77,21 +83,31 @@ macro_rules! label {
 
 label!(
     AdmissionRefusal,
-    BreakerState,
+    Aggregate,
     AuditMode,
     AuditRule,
+    BreakerState,
     Contention,
+    CurrencyLabel,
     DeclineClass,
+    Dependency,
+    DoubtCause,
+    DoubtResolution,
     FindingKind,
+    FunnelStage,
     HttpMethod,
     IdempotencyResult,
     IdempotentRoute,
+    InTime,
     InquiryResult,
     Lane,
+    LockResource,
     LogLevel,
+    MoneyMove,
     Operation,
     OperationOutcome,
     OutcomeClass,
+    PaymentMethod,
     PoolConnectionState,
     ProviderLabel,
     ProviderOperation,
@@ -99,6 +115,9 @@ label!(
     ReconcileOutcome,
     RedactionRule,
     RejectionReason,
+    ReservationResult,
+    StatusWord,
+    Step,
     StockMovement,
     Task,
     TickResult,

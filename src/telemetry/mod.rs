@@ -14,6 +14,7 @@ mod process;
 pub mod propagate;
 pub mod record;
 mod redact;
+pub mod runtime;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once, OnceLock};

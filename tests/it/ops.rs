@@ -174,11 +174,11 @@ async fn a_purchase_counts_once_in_every_series_that_tells_of_it() {
 
     let text = served.metrics().await;
     for (series, count) in [
-        (r#"payments_operations_total{operation="order_create",outcome="success",provider="none"}"#, 1.0),
-        (r#"payments_operations_total{operation="confirm",outcome="success",provider="toss"}"#, 1.0),
-        (r#"payments_operations_total{operation="confirm",outcome="replayed",provider="toss"}"#, 1.0),
-        (r#"payments_operations_total{operation="cancel",outcome="success",provider="toss"}"#, 1.0),
-        (r#"payments_operations_total{operation="confirm",outcome="error",provider="toss"}"#, 0.0),
+        (r#"payments_operations_total{operation="order_create",outcome="success",provider="none",method="none"}"#, 1.0),
+        (r#"payments_operations_total{operation="confirm",outcome="success",provider="toss",method="card"}"#, 1.0),
+        (r#"payments_operations_total{operation="confirm",outcome="replayed",provider="toss",method="card"}"#, 1.0),
+        (r#"payments_operations_total{operation="cancel",outcome="success",provider="toss",method="card"}"#, 1.0),
+        (r#"payments_operations_total{operation="confirm",outcome="error",provider="toss",method="none"}"#, 0.0),
         (r#"payments_idempotency_total{route="confirm",result="fresh"}"#, 1.0),
         (r#"payments_idempotency_total{route="confirm",result="replayed"}"#, 1.0),
         (

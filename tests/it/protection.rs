@@ -486,8 +486,8 @@ async fn metrics_and_lines_tell_a_pg_that_fails_from_one_that_declines() {
         "payments_pg_permits_max{provider=\"toss\",lane=\"caller\"} 64",
         "payments_pg_permits{provider=\"toss\",lane=\"caller\"} 0",
         "payments_declines_total{provider=\"toss\",decline_class=\"insufficient_funds\"} 4",
-        "payments_operations_total{operation=\"confirm\",outcome=\"pg_error\",provider=\"toss\"} 1",
-        "payments_operations_total{operation=\"confirm\",outcome=\"declined\",provider=\"toss\"} 4",
+        "payments_operations_total{operation=\"confirm\",outcome=\"pg_error\",provider=\"toss\",method=\"none\"} 1",
+        "payments_operations_total{operation=\"confirm\",outcome=\"declined\",provider=\"toss\",method=\"none\"} 4",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

@@ -4,6 +4,7 @@
 //! line and the metric come from a drop guard: a handler that panics and a client that hangs up leave them too.
 //! Only the route's template is ever told, never the path, the query or a header's value.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
@@ -148,9 +149,12 @@ impl Canonical {
     }
 
     fn server_timing(&self) -> String {
-        let total = millis(self.started.elapsed());
-        let (db, provider) = (millis(self.ledger.total(Step::Db)), millis(self.ledger.total(Step::Provider)));
-        format!("total;dur={total}, db;dur={db}, provider;dur={provider}")
+        let mut timing = format!("total;dur={}", millis(self.started.elapsed()));
+        for (step, spent) in self.ledger.steps().filter(|(_, spent)| !spent.is_zero()) {
+            let written = write!(timing, ", {step};dur={}", millis(spent));
+            debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        }
+        timing
     }
 
     fn finish_span(&self) {
@@ -162,7 +166,7 @@ impl Canonical {
     }
 
     fn write_line(&self, elapsed: Duration) {
-        let (db, provider) = (self.ledger.total(Step::Db), self.ledger.total(Step::Provider));
+        let (db, provider) = (self.ledger.database(), self.ledger.total(Step::PgCall));
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -228,8 +232,8 @@ mod tests {
     }
 
     async fn timed() -> String {
-        ledger::add(Step::Db, Duration::from_micros(12_345));
-        let detached = ledger::handle().scope(async { ledger::add(Step::Provider, Duration::from_millis(250)) });
+        ledger::add(Step::LockWait, Duration::from_micros(12_345));
+        let detached = ledger::handle().scope(async { ledger::add(Step::PgCall, Duration::from_millis(250)) });
         tokio::spawn(detached).await.expect("it does not panic");
         crate::telemetry::current_trace_id().unwrap_or_default()
     }
@@ -267,7 +271,11 @@ mod tests {
         let response = app().oneshot(request("GET", "/things/4711?secret=query", &headers)).await.expect("infallible");
         assert_eq!((response.status(), header(&response, "x-request-id")), (StatusCode::OK, "req_answer-1"));
         let timing = header(&response, "server-timing").to_owned();
-        assert!(timing.starts_with("total;dur=") && timing.ends_with(", db;dur=12.345, provider;dur=250"), "{timing}");
+        assert!(
+            timing.starts_with("total;dur=")
+                && timing.contains(", lock_wait;dur=12.345, pg_call;dur=250, compute;dur=")
+        );
+        assert!(!timing.contains("pool_wait"), "what did not occur is not told: {timing}");
         let body = axum::body::to_bytes(response.into_body(), 100).await.expect("a short body");
         assert_eq!(body, "4bf92f3577b34da6a3ce929d0e0e4737", "the caller's trace is continued");
 

@@ -1,0 +1,53 @@
+//! The metrics of what goes to a PG and what protects us from one.
+
+use metrics::{Counter, Gauge, Histogram};
+
+use super::{Kind, LabelInfo, MetricInfo, PAY, Unit, real};
+use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::labels::{
+    AdmissionRefusal, BreakerState, Label, Lane, ProviderLabel, ProviderOperation, ProviderOutcome, StatusLabel,
+};
+
+catalogue! {
+    [
+    Histogram PROVIDER_CALL = "http_client_request_duration_seconds" {
+        provider: ProviderLabel, operation: ProviderOperation, outcome: ProviderOutcome,
+        http_response_status_code: StatusLabel
+    } Seconds, buckets PAY, from_zero FromZero::Never,
+    "Time of one call to a PG. Is the PG slow or failing?";
+    Gauge PROVIDER_ACTIVE = "http_client_active_requests" {
+        provider: ProviderLabel, operation: ProviderOperation
+    } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "Calls to a PG that are waiting for an answer now.";
+    Gauge PROVIDER_SUCCESS = "payments_pg_last_success_timestamp_seconds" {
+        provider: ProviderLabel, operation: ProviderOperation
+    } Timestamp, from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "When a PG last gave this process a certain answer; 0 if never. Is the PG alive?";
+    Counter PROVIDER_RESENDS = "payments_pg_resends_total" {
+        provider: ProviderLabel, operation: ProviderOperation
+    } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "Requests of which no byte had left us and that were sent once more. Is the way to the PG bad?";
+    Counter UNMAPPED_CODES = "payments_pg_unmapped_codes_total" {
+        provider: ProviderLabel, operation: ProviderOperation
+    } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "Answers with a code that our table does not list; the code itself is in the log. Did the PG change?";
+    Gauge PROVIDER_PERMITS = "payments_pg_permits" { provider: ProviderLabel, lane: Lane } Count,
+    from_zero FromZero::Those(|(provider, _)| real(provider)),
+    "Permits to call a PG that are taken now. Are we near the limit?";
+    Gauge PROVIDER_PERMITS_MAX = "payments_pg_permits_max" { provider: ProviderLabel, lane: Lane } Count,
+    from_zero FromZero::Never, "The most permits to call a PG that are given at a time.";
+    Gauge BREAKER_STATE = "payments_pg_breaker_state" {
+        provider: ProviderLabel, operation: ProviderOperation, state: BreakerState
+    } Count, from_zero FromZero::Never, "1 at the state in which a circuit breaker is, 0 at the others. What do we not ask a PG now?";
+    Counter BREAKER_TRANSITIONS = "payments_pg_breaker_transitions_total" {
+        provider: ProviderLabel, operation: ProviderOperation, to: BreakerState
+    } Count, from_zero FromZero::Those(|(provider, ..)| real(provider)),
+    "Changes of a circuit breaker's state. How often does a PG fail, and come back?";
+    Counter ADMISSIONS_REFUSED = "payments_pg_admissions_refused_total" {
+        provider: ProviderLabel, operation: ProviderOperation, lane: Lane, reason: AdmissionRefusal
+    } Count, from_zero FromZero::Those(|(provider, ..)| real(provider)),
+    "Calls to a PG that were not even tried; no decline is among them. Whom do we turn away, and why?";
+    ]
+    [
+    ]
+}
