@@ -6,11 +6,12 @@ use std::time::Duration;
 use diesel::ConnectionError;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8};
-use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection as _, AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::statements::Watch;
 use super::{Conn, DbError};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
@@ -201,6 +202,7 @@ impl Dialer {
             .map_err(|error| ConnectError::Connect(error.to_string()))?;
         conn.batch_execute(&self.session).await.map_err(|error| ConnectError::Connect(error.to_string()))?;
         told_in_english(&mut conn).await?;
+        conn.set_instrumentation(Watch::default());
         Ok(conn)
     }
 }

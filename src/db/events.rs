@@ -6,11 +6,13 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::schema::events;
+use super::told::{self, Fact};
 use super::{Conn, DbError};
 use crate::domain::cancellation::{CancellationEvent, CancellationStatus};
 use crate::domain::ids::{CancellationId, OrderId, PaymentId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::payment::{PaymentEvent, PaymentStatus};
+use crate::telemetry::labels::{Aggregate, FunnelStage, StatusWord};
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,9 @@ pub struct Origin {
     pub trace_id: Option<String>,
 }
 
+/// The version of an order after its first confirm began: nothing but that can be the second event of a paid order.
+const FIRST_CONFIRM: i32 = 2;
+
 /// Appends an event; `seq` is the row's version after the change.
 pub async fn append(
     conn: &mut Conn,
@@ -66,6 +71,10 @@ pub async fn append(
     origin: &Origin,
     detail: serde_json::Value,
 ) -> Result<(), DbError> {
+    if let Some(stage) = stage(conn, order, seq, subject).await? {
+        told::once_committed(Fact::Stage(stage));
+    }
+    told::once_committed(transition(subject));
     let (aggregate, aggregate_id, kind, from, to) = match subject {
         Subject::Order { event, from, to } => {
             ("order", order.uuid(), event.as_str(), from.map(OrderStatus::as_str), to.as_str())
@@ -93,6 +102,43 @@ pub async fn append(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+fn transition(subject: Subject) -> Fact {
+    let (aggregate, from, to) = match subject {
+        Subject::Order { from, to, .. } => (Aggregate::Order, from.map(StatusWord::from), to.into()),
+        Subject::Payment { from, to, .. } => (Aggregate::Payment, from.map(StatusWord::from), to.into()),
+        Subject::Cancellation { from, to, .. } => (Aggregate::Cancellation, from.map(StatusWord::from), to.into()),
+    };
+    Fact::Transition { aggregate, from: from.unwrap_or(StatusWord::None), to }
+}
+
+/// The stage that an order reaches for the first time by this event.
+async fn stage(conn: &mut Conn, order: OrderId, seq: i32, subject: Subject) -> Result<Option<FunnelStage>, DbError> {
+    let Subject::Order { event, from, .. } = subject else { return Ok(None) };
+    Ok(match event {
+        OrderEvent::Placed => Some(FunnelStage::OrderCreated),
+        // An order that is open again can be confirmed again.
+        OrderEvent::ConfirmStarted => (seq == FIRST_CONFIRM).then_some(FunnelStage::ConfirmRequested),
+        OrderEvent::DepositAwaited => Some(FunnelStage::DepositAwaited),
+        // Banks take deposits back, and they can come again.
+        OrderEvent::Paid if from == Some(OrderStatus::AwaitingDeposit) && was_paid(conn, order).await? => None,
+        OrderEvent::Paid => Some(FunnelStage::Paid),
+        OrderEvent::CanceledUnpaid | OrderEvent::Canceled => Some(FunnelStage::Canceled),
+        OrderEvent::HoldExpired | OrderEvent::DepositOverdue => Some(FunnelStage::Expired),
+        OrderEvent::Reopened
+        | OrderEvent::DepositReversed
+        | OrderEvent::PartiallyCanceled
+        | OrderEvent::CancelRequested => None,
+    })
+}
+
+async fn was_paid(conn: &mut Conn, order: OrderId) -> Result<bool, DbError> {
+    let paid = events::table
+        .filter(events::aggregate.eq("order"))
+        .filter(events::aggregate_id.eq(order.uuid()))
+        .filter(events::kind.eq(OrderEvent::Paid.as_str()));
+    Ok(diesel::select(diesel::dsl::exists(paid)).get_result(conn).await?)
 }
 
 /// An event as stored.

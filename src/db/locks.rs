@@ -2,14 +2,16 @@
 //! the transaction fail if that was others.
 //!
 //! Every statement that locks rows says so here first. A debug build then asserts that locks are taken in one order
-//! (docs/concurrency.md), which is why two transactions never wait for each other in a circle. A release build notes
-//! nothing.
+//! (docs/concurrency.md), which is why two transactions never wait for each other in a circle. A release build keeps
+//! only what the next statement locks, to measure it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::telemetry::labels::Contention;
+use super::told::Fact;
+use crate::telemetry::labels::{Contention, LockResource};
 
 /// The kinds of rows that are locked, in the order in which one transaction may lock them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +44,26 @@ struct Held {
     locks: RefCell<Vec<(Rank, Uuid)>>,
     is_transaction: bool,
     contention: RefCell<Option<Contention>>,
+    /// What the next statement locks.
+    next: Cell<Option<Rank>>,
+    /// What the statement that is going on locks, and since when it is.
+    current: Cell<Option<(Rank, Instant)>>,
+    facts: RefCell<Vec<Fact>>,
+}
+
+impl Rank {
+    const fn resource(self) -> LockResource {
+        match self {
+            Self::Product => LockResource::Product,
+            Self::Order => LockResource::Order,
+            Self::Payment => LockResource::Payment,
+            Self::Cancellation => LockResource::Cancellation,
+            Self::Claim => LockResource::Idempotency,
+            Self::Delivery => LockResource::Webhook,
+            Self::Stock => LockResource::Stock,
+            Self::Turn | Self::Key | Self::Finding => LockResource::Other,
+        }
+    }
 }
 
 tokio::task_local! {
@@ -60,10 +82,45 @@ pub(super) async fn with_connection<T>(work: impl Future<Output = T>) -> T {
     HELD.scope(Held::default(), work).await
 }
 
-/// Runs `work` as one transaction; the second value says whether others made it fail, and how.
-pub(super) async fn with_transaction<T>(work: impl Future<Output = T>) -> (T, Option<Contention>) {
+/// What a transaction leaves behind.
+pub(super) struct Left {
+    /// Whether others made it fail, and how.
+    pub(super) contention: Option<Contention>,
+    /// What is to be told if it was committed.
+    pub(super) facts: Vec<Fact>,
+}
+
+/// Runs `work` as one transaction.
+pub(super) async fn with_transaction<T>(work: impl Future<Output = T>) -> (T, Left) {
     let held = Held { is_transaction: true, ..Held::default() };
-    HELD.scope(held, async { (work.await, HELD.with(|held| *held.contention.borrow())) }).await
+    let left = |held: &Held| Left { contention: *held.contention.borrow(), facts: held.facts.take() };
+    HELD.scope(held, async { (work.await, HELD.with(left)) }).await
+}
+
+/// Keeps a fact until the end of the transaction.
+pub(super) fn keep(fact: Fact) {
+    HELD.try_with(|held| {
+        if held.is_transaction {
+            held.facts.borrow_mut().push(fact);
+        }
+    })
+    .unwrap_or_default();
+}
+
+/// A statement is sent; `true` if it locks rows.
+pub(super) fn statement_begins() -> bool {
+    let begins = |held: &Held| {
+        let locked = held.next.take();
+        held.current.set(locked.map(|rank| (rank, Instant::now())));
+        locked.is_some()
+    };
+    HELD.try_with(begins).unwrap_or_default()
+}
+
+/// A statement was answered; what it locked, if it did, and how long it took.
+pub(super) fn statement_ended() -> Option<(LockResource, Duration)> {
+    let ended = HELD.try_with(|held| held.current.take()).ok()??;
+    Some((ended.0.resource(), ended.1.elapsed()))
 }
 
 /// Notes that a statement failed because of others.
@@ -75,6 +132,8 @@ pub(super) fn failed_by(contention: Contention) {
 /// The next statement locks this row, and waits for it if it must.
 #[track_caller]
 pub(super) fn takes(rank: Rank, id: Uuid) {
+    // Outside of a scope nobody measures it.
+    HELD.try_with(|held| held.next.set(Some(rank))).unwrap_or_default();
     note(|locks| {
         if locks.contains(&(rank, id)) {
             return;
@@ -172,6 +231,30 @@ mod tests {
             })
             .await
         );
+    }
+
+    #[tokio::test]
+    async fn only_the_statement_after_it_is_said_is_measured_as_one_that_locks() {
+        let work = async {
+            takes(Rank::Claim, id(1));
+            assert!(statement_begins());
+            assert_eq!(statement_ended().map(|(resource, _)| resource), Some(LockResource::Idempotency));
+            assert!(!statement_begins());
+            assert_eq!(statement_ended(), None);
+        };
+        with_transaction(work).await;
+        assert!(!statement_begins() && statement_ended().is_none());
+    }
+
+    #[tokio::test]
+    async fn facts_are_kept_by_the_transaction_that_makes_them() {
+        let fact = Fact::Stage(crate::telemetry::labels::FunnelStage::Paid);
+        keep(fact);
+        let ((), left) = with_transaction(async { keep(fact) }).await;
+        assert_eq!(left.facts, [fact]);
+        with_connection(async { keep(fact) }).await;
+        let ((), left) = with_transaction(async {}).await;
+        assert_eq!(left.facts, []);
     }
 
     #[tokio::test]

@@ -18,7 +18,9 @@ pub mod payments;
 pub mod products;
 pub mod reconciliations;
 pub mod schema;
+mod statements;
 pub mod stock;
+pub mod told;
 pub mod types;
 pub mod webhooks;
 
@@ -192,7 +194,7 @@ impl Db {
         let mut conn = self.connection().await?;
         let busy = Instant::now();
         ledger::transaction_begins();
-        let (done, contention) = locks::with_transaction(Box::pin(async {
+        let (done, left) = locks::with_transaction(Box::pin(async {
             let transaction = conn.transaction(async |conn| {
                 ledger::turn_to_connected();
                 let done = work(conn).await.map_err(TxError::Work);
@@ -211,11 +213,12 @@ impl Db {
         .await;
         drop(conn);
         if done.is_ok() {
+            told::tell(left.facts);
             self.crash.reach(CrashPoint::Committed(tx)).await;
         }
         let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
         record::transaction(tx, result, busy.elapsed());
-        if let Some(contention) = contention {
+        if let Some(contention) = left.contention {
             record::contention(tx, contention);
         }
         done
@@ -265,14 +268,8 @@ impl Db {
 /// Lets the crash switch count this connection's statements, if it wants to.
 #[cfg(feature = "dev")]
 fn counting<'a>(mut conn: bb8::PooledConnection<'a, Conn>, crash: &CrashSwitch) -> bb8::PooledConnection<'a, Conn> {
-    use diesel::connection::InstrumentationEvent;
     if crash.counts_statements() {
-        let crash = crash.clone();
-        conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
-            if matches!(event, InstrumentationEvent::FinishQuery { .. }) {
-                crash.statement_ended();
-            }
-        });
+        conn.set_instrumentation(statements::Watch::counting(crash.clone()));
     }
     conn
 }

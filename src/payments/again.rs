@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::db::DbError;
-use crate::telemetry::labels::{Contention, Tx};
+use crate::telemetry::labels::{Contention, Step, Tx};
+use crate::telemetry::ledger;
 use crate::telemetry::record;
 
 use super::resolve::ResolveError;
@@ -23,6 +24,7 @@ pub(super) async fn may_try_again(tx: Tx, error: &ResolveError, tries: &mut u64)
     record::transaction_retry(tx);
     tracing::warn!(tx = tx.as_str(), tries = *tries, %error, "a resolution was rolled back and is tried again");
     // Whoever won needs a moment; two losers must not meet again.
+    let _waiting = ledger::wait_for(Step::LockWait);
     tokio::time::sleep(Duration::from_millis(rand::random_range(1..=PAUSE_MS * *tries))).await;
     true
 }

@@ -33,6 +33,7 @@ use crate::provider::call::Call;
 use crate::provider::protection::{Permit, Refused};
 use crate::provider::{CancelRequest, RefundAccount};
 use crate::telemetry::labels::{ProviderOperation, Tx};
+use crate::telemetry::ledger;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -195,6 +196,7 @@ async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> 
             let unlocked = db::payments::find(conn, request.payment).await?.ok_or(CancelError::PaymentNotFound)?;
             let (order, _) = db::orders::lock(conn, unlocked.order_id).await?.ok_or(CancelError::PaymentNotFound)?;
             let payment = db::payments::lock(conn, request.payment).await?.ok_or(CancelError::PaymentNotFound)?;
+            ledger::paid_by(payment.method);
             let id = CancellationId::new();
             match claim(conn, scope, id.uuid(), &app.settings).await? {
                 Claim::Fresh => {}

@@ -28,6 +28,7 @@ use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
 use crate::provider::protection::{Permit, Refused};
 use crate::telemetry::labels::{Lane, ProviderOperation, Tx};
+use crate::telemetry::ledger;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -111,7 +112,10 @@ pub async fn confirm(
     let intended = match intend(app, &request, &scope, &origin).await? {
         Intended::Go(intended) => intended,
         Intended::Known(payment) => return today(app, payment).await,
-        Intended::Replay(response) => return Ok(Confirmed::Answered { response, replayed: true }),
+        Intended::Replay(response) => {
+            ledger::paid_by(view::method_of(&response));
+            return Ok(Confirmed::Answered { response, replayed: true });
+        }
     };
     let Go { order, payment, request, permit } = *intended;
     let (evidence, call) = act(app, &payment, &request, permit).await;
@@ -158,6 +162,7 @@ async fn today(app: &App, payment: PaymentId) -> Result<Confirmed, ConfirmError>
     app.db
         .read(async |conn| {
             let row = db::payments::find(conn, payment).await?.ok_or(ConfirmError::OrderNotFound)?;
+            ledger::paid_by(row.method);
             let order = db::orders::find(conn, row.order_id).await?.ok_or(ConfirmError::OrderNotFound)?;
             let view = view::payment(conn, &row, &order).await?;
             Ok(answered(&row, view, true))

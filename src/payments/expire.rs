@@ -11,11 +11,15 @@ use crate::db::{self, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::telemetry::labels::{Operation, OperationOutcome, ProviderLabel, StockMovement, Tx};
-use crate::telemetry::ledger;
+use crate::telemetry::ledger::{self, Ledger};
 use crate::telemetry::record::{self, Ended};
 
 /// Expires one batch; returns how many orders.
 pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
+    Ledger::new().scope(expire(app, trace_id)).await
+}
+
+async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
     let origin = Origin { actor: "expiry".to_owned(), trace_id };
     let (running, rows) = (ledger::begin(), app.settings.worker_batch_rows);
     let (expired, units) = app

@@ -15,6 +15,7 @@ use crate::db::cancellations::{self, NewCancellation};
 use crate::db::events::{self, Subject};
 use crate::db::findings::{self, NewFinding};
 use crate::db::payments::PaymentChange;
+use crate::db::told::{Fact, once_committed};
 use crate::domain::cancellation::{CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{PgCancel, Snapshot};
 use crate::domain::ids::{CancellationId, ProductId};
@@ -23,6 +24,7 @@ use crate::domain::order::OrderEvent;
 use crate::domain::payment::{PaymentEvent, PaymentStatus};
 use crate::domain::reconciliation::{Difference, FindingKind, FindingStatus, dedupe_key};
 use crate::domain::stock::{CancelPlan, CancelScope, LineQuantity, plan_cancel};
+use crate::telemetry::labels::MoneyMove;
 use crate::telemetry::record;
 
 /// Records what is new; `true` if anything was.
@@ -75,6 +77,7 @@ async fn record_one(step: &mut Step<'_>, cancel: &PgCancel) -> Result<bool, Reso
     let detail = json!({ "amount": cancel.amount, "origin": "external" });
     events::append(step.conn, step.order.id, 1, subject, step.origin, detail).await?;
     move_money(step, cancel, &plan).await?;
+    once_committed(Fact::Moved(MoneyMove::Cancel, Money::new(cancel.amount, step.payment.currency)));
     if step.app.settings.external_cancel_stock == ExternalCancelStock::Hold && !plan.lines.is_empty() {
         keep_out(step, cancel, &plan.lines).await?;
     }

@@ -11,6 +11,7 @@ pub mod cancel_order;
 pub mod catalogue;
 pub mod claim;
 pub mod confirm;
+mod doubt;
 pub mod expire;
 pub mod explain;
 mod external;

@@ -13,7 +13,7 @@ use crate::db::{self, Conn, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::money::{MINOR_MAX, Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
-use crate::telemetry::labels::{StockMovement, Tx};
+use crate::telemetry::labels::{ReservationResult, StockMovement, Tx};
 use crate::telemetry::record;
 
 /// What the caller wants: no price, that is the catalogue's.
@@ -99,11 +99,23 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
         .await;
     match placed {
         Ok(response) => {
+            record::reservation(ReservationResult::Reserved);
             record::stock_movement(StockMovement::Hold, units.unsigned_abs());
             Ok(Placed { response, replayed: false })
         }
         Err(Stop::Replay(response)) => Ok(Placed { response, replayed: true }),
-        Err(Stop::Refused(error)) => Err(error),
+        Err(Stop::Refused(error)) => {
+            match &error {
+                PlaceError::InsufficientStock { .. } => record::reservation(ReservationResult::Insufficient),
+                PlaceError::Db(_) => record::reservation(ReservationResult::Error),
+                PlaceError::UnknownProduct(_)
+                | PlaceError::Money(_)
+                | PlaceError::KeyMismatch
+                | PlaceError::KeyInFlight
+                | PlaceError::Json(_) => {}
+            }
+            Err(error)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::resolve::{Change, ResolveError, Target, resolve};
 use super::resolve_cancel::{CancelResolution, resolve_cancel};
-use super::{cancel, measure};
+use super::{cancel, doubt, measure};
 use crate::app::App;
 use crate::clock;
 use crate::config::Settings;
@@ -27,6 +27,7 @@ use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
 use crate::provider::protection::Refused;
 use crate::telemetry::labels::{InquiryResult, Lane, Operation, ProviderOperation, Tx};
+use crate::telemetry::ledger;
 use crate::telemetry::record;
 
 /// The pauses between inquiries, in milliseconds; the last one repeats for ever.
@@ -107,6 +108,7 @@ pub(super) struct Asked {
 
 /// One step with a leased payment.
 pub(super) async fn ask_about(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Asked, ResolveError> {
+    ledger::paid_by(row.method);
     let target = Target { payment: row.id, order: row.order_id, seen: Some(row.version) };
     let (found, call) = match app.provider.inquire(Lane::Background, &row.provider_payment_key).await {
         Ok(asked) => asked,
@@ -214,7 +216,10 @@ async fn not_found(
 async fn postpone(app: &App, row: &PaymentRow, not_found_count: i32) -> Result<(), DbError> {
     let pause = pause(&app.settings, row);
     app.db
-        .transaction(Tx::Lease, async |conn| db::payments::postpone(conn, row.id, pause, None, not_found_count).await)
+        .transaction(Tx::Lease, async |conn| {
+            doubt::payment_stays_open(row);
+            db::payments::postpone(conn, row.id, pause, None, not_found_count).await
+        })
         .await
 }
 
@@ -235,6 +240,7 @@ fn until_admitted(refused: Refused) -> Duration {
 pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -> Result<Change, ResolveError> {
     let payment =
         app.db.read(async |conn| db::payments::find(conn, row.payment_id).await).await?.ok_or(ResolveError::Missing)?;
+    ledger::paid_by(payment.method);
     let target = Target { payment: row.payment_id, order: row.order_id, seen: Some(payment.version) };
     let (found, call) = match app.provider.inquire(Lane::Background, &payment.provider_payment_key).await {
         Ok(asked) => asked,
@@ -338,12 +344,15 @@ async fn send_cancel_again(
 async fn postpone_cancel(
     app: &App,
     row: &CancellationRow,
-    doubt: Option<DoubtReason>,
+    noted: Option<DoubtReason>,
     not_found_count: i32,
 ) -> Result<Change, ResolveError> {
     let pause = wait(row.inquiries);
     app.db
-        .transaction(Tx::Lease, async |conn| cancellations::postpone(conn, row.id, pause, doubt, not_found_count).await)
+        .transaction(Tx::Lease, async |conn| {
+            doubt::cancellation_stays_open(row, app.provider.name());
+            cancellations::postpone(conn, row.id, pause, noted, not_found_count).await
+        })
         .await?;
     Ok(Change::StillOpen)
 }

@@ -6,22 +6,25 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::after_commit::AfterCommit;
-use super::{again, cancel, claim, external, recovery, view};
+use super::{again, cancel, claim, doubt, external, recovery, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::orders::OrderRow;
 use crate::db::payments::{PaymentChange, PaymentRow};
+use crate::db::told::{Fact, once_committed};
 use crate::db::{self, Conn, DbError};
 use crate::domain::IllegalTransition;
 use crate::domain::cancellation::{self, CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{Doubt, NotSent, Snapshot};
 use crate::domain::ids::{OrderId, PaymentId};
+use crate::domain::money::Money;
 use crate::domain::order::{self, OrderEvent, OrderStatus};
 use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
 use crate::domain::resolution::{self, Evidence, OrderFacts, PaymentFacts, Reversal, Verdict};
 use crate::domain::stock::CancelScope;
 use crate::provider::call::Call;
-use crate::telemetry::labels::Tx;
+use crate::telemetry::labels::{MoneyMove, Tx};
+use crate::telemetry::ledger;
 
 /// Which payment; the order is named too, because it is locked first.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +99,7 @@ pub async fn resolve(
         }
     };
     after.tell(app, target);
+    ledger::paid_by(resolution.payment.method);
     if after.follow_up || resolution.change == Change::StillOpen {
         app.nudges.recovery.notify_one();
     }
@@ -203,6 +207,9 @@ impl Step<'_> {
             }
             Verdict::DepositReversed(snapshot) => {
                 let mut change = self.waiting_for_deposit(&snapshot);
+                if let Some(taken) = self.payment.approved_amount {
+                    once_committed(Fact::Moved(MoneyMove::Cancel, Money::new(taken, self.payment.currency)));
+                }
                 (change.approved_amount, change.approved_at) = (Some(None), Some(None));
                 self.payment_to(PaymentEvent::DepositReversed, change, json!({})).await?;
                 self.order_to(OrderEvent::DepositReversed).await?;
@@ -239,6 +246,7 @@ impl Step<'_> {
         change.approved_amount = Some(Some(self.payment.amount));
         change.approved_at = Some(Some(snapshot.approved_at.unwrap_or_else(crate::clock::now)));
         self.payment_to(PaymentEvent::Approved, change, json!({ "amount": self.payment.amount })).await?;
+        once_committed(Fact::Moved(MoneyMove::Confirm, self.payment.total()));
         self.order_to(OrderEvent::Paid).await?;
         self.honor_wish().await
     }
@@ -302,6 +310,7 @@ impl Step<'_> {
         }
         let detail = json!({ "taken": reversal.taken, "cause": reversal.cause.as_str() });
         self.payment_to(PaymentEvent::ReversalStarted, change, detail).await?;
+        once_committed(Fact::Moved(MoneyMove::Confirm, Money::new(reversal.taken, self.payment.currency)));
         match before {
             PaymentStatus::Confirming => self.order_without_money().await?,
             PaymentStatus::AwaitingDeposit => self.order_to(OrderEvent::DepositOverdue).await?,
@@ -382,6 +391,7 @@ impl Step<'_> {
         let from = self.payment.status;
         let to = payment::next(from, event)?;
         debug_assert!(change.status.is_none_or(|status| status == to), "{event} leads to {to}");
+        doubt::payment_changes(&self.payment, event, change.doubt.flatten());
         self.payment =
             db::payments::apply(self.conn, self.payment.id, PaymentChange { status: Some(to), ..change }).await?;
         if self.payment.canceling_amount > 0 {

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::after_commit::AfterCommit;
 use super::resolve::{ResolveError, Target};
-use super::{again, cancel, recovery, view};
+use super::{again, cancel, doubt, recovery, view};
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency;
 use crate::db::orders::{LineOutcome, OrderRow};
 use crate::db::payments::{PaymentChange, PaymentRow};
+use crate::db::told::{Fact, once_committed};
 use crate::db::{self, Conn, DbError};
 use crate::domain::cancellation::{self, CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{Doubt, PgCancel, Refusal};
@@ -24,7 +25,8 @@ use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
 use crate::domain::resolution::{CancelEvidence, CancelVerdict, decide_cancel};
 use crate::domain::stock::{CancelScope, Line, LineQuantity, remaining};
 use crate::provider::call::Call;
-use crate::telemetry::labels::Tx;
+use crate::telemetry::labels::{MoneyMove, Tx};
+use crate::telemetry::ledger;
 
 /// What the evidence came to.
 #[derive(Clone)]
@@ -75,6 +77,7 @@ async fn write(
             let row = cancellations::lock(conn, id).await?.ok_or(ResolveError::Missing)?;
             let units = cancellations::units(conn, id).await?;
             let currency = payment.currency;
+            ledger::paid_by(payment.method);
             let after = AfterCommit::default();
             let mut step = CancelStep { conn, order, payment, row, units, call, origin, after };
             let changed = step.apply(evidence).await?;
@@ -125,6 +128,10 @@ impl CancelStep<'_> {
         let before = self.payment.status;
         // An account that is closed before its deposit gives nothing back.
         let moved = if before == PaymentStatus::AwaitingDeposit { 0 } else { self.row.amount };
+        doubt::cancellation_changes(&self.row, &self.payment.provider, CancellationEvent::Done, None);
+        if moved > 0 {
+            once_committed(Fact::Moved(MoneyMove::Cancel, Money::new(moved, self.payment.currency)));
+        }
         self.row = cancellations::set_done(self.conn, self.row.id, cancel, moved).await?;
         self.event(CancellationEvent::Done, json!({ "amount": self.row.amount, "moved": moved })).await?;
         let is_empty = self.move_money(cancel, moved).await?;
@@ -211,6 +218,7 @@ impl CancelStep<'_> {
     }
 
     async fn refuse(&mut self, refusal: &Refusal) -> Result<(), ResolveError> {
+        doubt::cancellation_changes(&self.row, &self.payment.provider, CancellationEvent::Refused, None);
         self.row = cancellations::set_refused(self.conn, self.row.id, refusal).await?;
         db::payments::release_capacity(self.conn, self.payment.id, self.row.amount).await?;
         db::orders::settle_line_capacity(self.conn, self.order.id, &self.units, LineOutcome::Released).await?;
@@ -226,9 +234,11 @@ impl CancelStep<'_> {
             cancellations::postpone(self.conn, self.row.id, wait, noted, 0).await?;
             return Ok(());
         }
+        let unknown = CancellationEvent::OutcomeUnknown;
+        doubt::cancellation_changes(&self.row, &self.payment.provider, unknown, Some(doubt.reason));
         self.row.version = cancellations::set_doubt(self.conn, self.row.id, doubt.reason, wait).await?;
         let detail = json!({ "doubt": doubt.reason.as_str(), "code": doubt.code });
-        self.event(CancellationEvent::OutcomeUnknown, detail).await
+        self.event(unknown, detail).await
     }
 
     async fn event(&mut self, event: CancellationEvent, mut detail: Value) -> Result<(), ResolveError> {

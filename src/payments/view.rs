@@ -11,7 +11,7 @@ use crate::db::orders::{ItemRow, OrderRow};
 use crate::db::payments::PaymentRow;
 use crate::db::{Conn, DbError};
 use crate::domain::ids::{CancellationId, OrderId, PaymentId};
-use crate::domain::payment::PaymentStatus;
+use crate::domain::payment::{Method, PaymentStatus};
 use crate::domain::stock::LineQuantity;
 
 /// An order.
@@ -308,7 +308,7 @@ pub fn payment_with(
         order_id: row.order_id,
         order_status,
         provider: row.provider.clone(),
-        method: row.method.map(crate::domain::payment::Method::as_str),
+        method: row.method.map(Method::as_str),
         status: row.status.as_str(),
         amount: row.amount,
         currency,
@@ -380,6 +380,16 @@ pub fn event(row: EventRow) -> EventView {
         trace_id: row.trace_id,
         detail: row.detail,
     }
+}
+
+/// How the payment is made that a kept answer shows.
+pub(super) fn method_of(response: &Response) -> Option<Method> {
+    #[derive(serde::Deserialize)]
+    struct Shown {
+        method: Option<String>,
+    }
+    let shown: Shown = serde_json::from_str(&response.body).ok()?;
+    Method::parse(&shown.method?)
 }
 
 /// The answer to keep for a key: a status and the view as JSON.

@@ -9,6 +9,7 @@ use super::inquire::Look;
 use super::resolve::ResolveError;
 use super::{inquire, measure, recovery};
 use crate::app::App;
+use crate::clock;
 use crate::db::events::Origin;
 use crate::db::payments::PaymentRow;
 use crate::db::webhooks::{self, DeliveryRow, NewDelivery};
@@ -18,6 +19,7 @@ use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
 use crate::provider::Notice;
 use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
+use crate::telemetry::ledger;
 use crate::telemetry::record;
 
 /// Tries before a delivery whose inquiry keeps failing is left to recovery.
@@ -37,6 +39,7 @@ pub async fn receive(
     let stored = app.db.transaction(Tx::WebhookReceive, async |conn| webhooks::store(conn, delivery).await).await?;
     let outcome = if stored { WebhookReceived::Stored } else { WebhookReceived::Duplicate };
     record::webhook_received(app.provider.label(), outcome);
+    record::webhook_seen(app.provider.label(), clock::now());
     if stored {
         app.nudges.webhooks.notify_one();
     }
@@ -93,6 +96,10 @@ async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result
         })
         .await?;
     record::webhook_applied(app.provider.label(), outcome);
+    if outcome != WebhookApplied::Deferred {
+        let delay = (clock::now() - delivery.received_at).to_std().unwrap_or_default();
+        record::webhook_delay(app.provider.label(), delay);
+    }
     Ok(outcome)
 }
 
@@ -149,6 +156,7 @@ fn is_its_secret(payment: &PaymentRow, shown: &SecretString) -> bool {
 }
 
 async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
+    ledger::paid_by(payment.method);
     Ok(match inquire::look(app, payment, origin).await? {
         Look::Unclear | Look::NotFound | Look::TooOld => WebhookApplied::Deferred,
         Look::Applied { changed: true, .. } => WebhookApplied::Changed,

@@ -15,6 +15,7 @@ use tracing::Instrument;
 use super::breaker::Health;
 use super::protection::{Limits, Permit, Protection, Refused};
 use super::{CancelRequest, ConfirmRequest, Exchange, ListRequest, Listing, Notice, Provider};
+use crate::clock;
 use crate::crash::{CrashPoint, CrashSwitch};
 use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSentReason, PaymentKey};
 use crate::domain::ids::OrderId;
@@ -205,6 +206,9 @@ impl Door {
         span.record("http_status", exchange.http_status);
         span.record("pg_code", exchange.code.as_deref());
         record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
+        if outcome.is_certain() {
+            record::provider_success(self.label, operation, clock::now());
+        }
         self.note_unlisted(operation, exchange.answer.doubt());
         let call = Call {
             operation: operation.as_str(),

@@ -94,6 +94,7 @@ const KRW: &[f64] = &[1e3, 5e3, 1e4, 3e4, 5e4, 1e5, 2e5, 3e5, 5e5, 1e6, 3e6, 1e7
 
 macro_rules! catalogue {
     (
+        $topic:ident
         [$($instrument:ident $family:ident = $name:literal {
             $($label:ident: $values:ty),*
         } $unit:ident, $(buckets $buckets:ident,)? from_zero $from_zero:expr, $help:literal;)+]
@@ -134,7 +135,7 @@ macro_rules! catalogue {
             $(drop($family.of(<($($values,)*)>::nth(0).expect("a label has at least one value")));)+
         }
 
-        pub(super) static TOPIC: super::Topic = super::Topic {
+        pub(super) static $topic: super::Topic = super::Topic {
             metrics: METRICS,
             start_at_zero,
             #[cfg(test)]
@@ -170,15 +171,7 @@ struct Topic {
     touch_all: fn(),
 }
 
-static TOPICS: [&Topic; 7] = [
-    &edge::TOPIC,
-    &business::TOPIC,
-    &provider::TOPIC,
-    &database::TOPIC,
-    &worker::TOPIC,
-    &overview::TOPIC,
-    &runtime::TOPIC,
-];
+static TOPICS: [&Topic; 7] = [&EDGE, &BUSINESS, &PROVIDER, &DATABASE, &WORKER, &OVERVIEW, &RUNTIME];
 
 /// Every metric, in the order of the tables.
 #[must_use]
@@ -191,7 +184,7 @@ pub fn all() -> &'static [MetricInfo] {
 /// The names of the metrics that one worker alone shows.
 #[cfg(test)]
 pub(super) fn overview_metrics() -> impl Iterator<Item = &'static str> {
-    overview::TOPIC.metrics.iter().map(|metric| metric.name)
+    OVERVIEW.metrics.iter().map(|metric| metric.name)
 }
 
 /// Makes the series exist on which alerts compute rates.

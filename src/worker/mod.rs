@@ -10,7 +10,8 @@ mod reconcile;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -126,11 +127,13 @@ impl Worker {
     /// One round of a task, in a trace of its own.
     async fn tick(&self, task: Task, work: impl AsyncFn(&Arc<App>) -> Result<usize, DbError>) {
         let span = tracing::info_span!(parent: None, "worker.tick", task = task.as_str());
+        let (began, worked) = (Instant::now(), AtomicUsize::new(0));
         let round = async {
             match work(&self.app).await {
                 Ok(0) => TickResult::Idle,
                 Ok(rows) => {
                     tracing::debug!(task = task.as_str(), rows, "worked");
+                    worked.store(rows, Ordering::Relaxed);
                     TickResult::Worked
                 }
                 Err(error) => {
@@ -140,6 +143,8 @@ impl Worker {
             }
         };
         let result = or_failed(task, round.instrument(span)).await;
+        let rows = u64::try_from(worked.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        record::worker_round(task, began.elapsed(), rows);
         record::worker_tick(task, result, clock::now());
         if result == TickResult::Failed {
             tokio::time::sleep(PAUSE_AFTER_FAILURE).await;

@@ -35,6 +35,7 @@ const fn can_end(
 }
 
 catalogue! {
+    BUSINESS
     [
     Counter OPERATIONS = "payments_operations_total" {
         operation: Operation, outcome: OperationOutcome, provider: ProviderLabel, method: PaymentMethod

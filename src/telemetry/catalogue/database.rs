@@ -7,6 +7,7 @@ use crate::telemetry::family::{Family, FromZero};
 use crate::telemetry::labels::{Contention, Dependency, Label, LockResource, PoolConnectionState, Tx, TxResult};
 
 catalogue! {
+    DATABASE
     [
     Gauge POOL_CONNECTIONS = "db_client_connection_count" { state: PoolConnectionState } Count,
     from_zero FromZero::Never, "Connections of the database pool.";

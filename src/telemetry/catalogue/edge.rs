@@ -10,6 +10,7 @@ use crate::telemetry::labels::{
 };
 
 catalogue! {
+    EDGE
     [
     Histogram HTTP_REQUEST = "http_server_request_duration_seconds" {
         http_request_method: HttpMethod, http_route: RouteLabel, http_response_status_code: StatusLabel

@@ -8,6 +8,7 @@ use crate::telemetry::family::{Family, FromZero};
 use crate::telemetry::labels::{Aggregate, CurrencyLabel, Label, ProviderLabel, StatusWord, UnresolvedKind};
 
 catalogue! {
+    OVERVIEW
     [
     Gauge OVERVIEW_LEADER = "payments_overview_leader" {} Count, from_zero FromZero::Never,
     "1 in the worker that sets the figures from the database, 0 in the others.";

@@ -9,6 +9,7 @@ use crate::telemetry::labels::{
 };
 
 catalogue! {
+    PROVIDER
     [
     Histogram PROVIDER_CALL = "http_client_request_duration_seconds" {
         provider: ProviderLabel, operation: ProviderOperation, outcome: ProviderOutcome,

@@ -7,6 +7,7 @@ use crate::telemetry::family::{Family, FromZero};
 use crate::telemetry::labels::{Label, LogLevel, RedactionRule};
 
 catalogue! {
+    RUNTIME
     [
     Counter LOG_LINES = "payments_log_lines_total" { level: LogLevel } Count, from_zero FromZero::Every,
     "Log lines written.";

@@ -9,6 +9,7 @@ use crate::telemetry::family::{Family, FromZero};
 use crate::telemetry::labels::{AuditMode, Label, ProviderLabel, ReconcileOutcome, Task, TickResult, WebhookApplied};
 
 catalogue! {
+    WORKER
     [
     Counter WORKER_TICKS = "payments_worker_ticks_total" { task: Task, result: TickResult } Count,
     from_zero FromZero::Every, "Rounds of the worker's tasks.";

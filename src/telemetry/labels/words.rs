@@ -143,6 +143,17 @@ vocabulary! {
     }
 }
 
+impl ProviderOutcome {
+    /// Whether the PG has answered, be it with a no.
+    #[must_use]
+    pub const fn is_certain(self) -> bool {
+        match self {
+            Self::Answered | Self::Declined | Self::Refused | Self::NotFound => true,
+            Self::NotSent | Self::Unknown => false,
+        }
+    }
+}
+
 vocabulary! {
     /// What a pooled connection is doing.
     pub enum PoolConnectionState {
