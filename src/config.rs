@@ -115,6 +115,20 @@ impl Config {
     }
 }
 
+impl Config {
+    /// A hash of what decides how this process behaves, to tell whether two of them behave the same. Addresses, roles and
+    /// secrets have no part in it.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let (database, toss) = (&self.database, &self.toss);
+        let pool =
+            (database.pool_connections_max, database.pool_wait, database.statement_timeout, database.lock_timeout);
+        let pg = (toss.connect_timeout, toss.confirm_timeout, toss.cancel_timeout, toss.inquiry_timeout);
+        let decisive = (&self.settings, pool, pg, &self.cors_origins, &self.log_filter);
+        crate::telemetry::runtime::stable_hash(&format!("{} {decisive:?}", self.environment.as_str()))
+    }
+}
+
 /// Reads only what the database commands need: `DATABASE_URL` and its companions.
 ///
 /// # Errors

@@ -14,21 +14,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Nudges, Readiness};
+use crate::clock;
 use crate::config::{Config, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
-use crate::db::{Db, DbError};
+use crate::db::{self, Db, DbError};
 use crate::http::auth::tokens::Tokens;
 use crate::http::listen::listen;
 use crate::http::{self, AppState, OpsState};
 use crate::provider::call::Door;
 use crate::provider::toss::{Toss, TossConfig};
-use crate::telemetry::labels::ProviderLabel;
-use crate::telemetry::{self, MetricsHandle, TelemetryConfig};
+use crate::telemetry::labels::{Dependency, ProviderLabel};
+use crate::telemetry::{self, MetricsHandle, TelemetryConfig, record};
 use crate::worker;
 
 /// How often a schema that is not ready is looked at again.
 const SCHEMA_POLL: Duration = Duration::from_secs(2);
+/// How often the database is asked whether it is there.
+const DEPENDENCY_POLL: Duration = Duration::from_secs(5);
 
 /// The runtime of every command.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -110,6 +113,9 @@ impl Running {
         ops: TcpListener,
         metrics: MetricsHandle,
     ) -> anyhow::Result<Self> {
+        telemetry::runtime::count_panics();
+        telemetry::runtime::watch();
+        telemetry::runtime::show_config(config.fingerprint(), config.environment.as_str());
         let app = app(&config.database, &config.toss, &config.settings, &config.crash).await?;
         let readiness = Arc::new(Readiness::default());
         match connect::is_migrated(&config.database).await {
@@ -135,6 +141,7 @@ impl Running {
             edges.push(tokio::spawn(worker::run(app, readiness, stop_edges.clone())));
         }
         let state = OpsState { app: Some(Arc::clone(&app)), readiness: Arc::clone(&readiness), metrics };
+        tokio::spawn(watch_database(Arc::clone(&app), stop_ops.clone()));
         let ops = tokio::spawn(listen(ops, http::ops_router(state), stop_ops.clone()));
         Ok(Self { app, api_addr, has_worker, ops_addr, readiness, stop_edges, stop_ops, edges, ops })
     }
@@ -210,6 +217,18 @@ pub async fn app(
         crash.clone(),
     );
     Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), nudges: Nudges::default() }))
+}
+
+/// Tells whether the database answers, until the process ends.
+async fn watch_database(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        let is_up = app.db.read(async |conn| db::overview::ping(conn).await).await.is_ok();
+        record::dependency(Dependency::Database, is_up, clock::now());
+        tokio::select! {
+            () = tokio::time::sleep(DEPENDENCY_POLL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {

@@ -245,8 +245,17 @@ impl Db {
         ended.unwrap_or_else(|_| Err(self.no_answer().into()))
     }
 
+    /// A connection outside of the pool, for what belongs to one session; `settings` are for it alone.
+    pub async fn own(&self, settings: &str) -> Result<Own, DbError> {
+        use diesel_async::SimpleAsyncConnection as _;
+        let dialed = self.pool.dedicated_connection().await;
+        let mut conn = dialed.map_err(|error| DbError::Unavailable(error.to_string()))?;
+        conn.batch_execute(settings).await?;
+        Ok(Own { conn, answer_within: self.answer_within })
+    }
+
     fn no_answer(&self) -> DbError {
-        DbError::Unavailable(format!("no answer within {:?}", self.answer_within))
+        no_answer(self.answer_within)
     }
 
     async fn connection(&self) -> Result<bb8::PooledConnection<'_, Conn>, DbError> {
@@ -263,6 +272,31 @@ impl Db {
         let conn = counting(conn, &self.crash);
         Ok(conn)
     }
+}
+
+/// A connection of its own. Once it has failed it is to be thrown away: nobody knows what it is waiting for.
+pub struct Own {
+    conn: Conn,
+    answer_within: Duration,
+}
+
+impl Own {
+    /// Runs `work` on it without opening a transaction.
+    pub async fn read<T, F>(&mut self, work: F) -> Result<T, DbError>
+    where
+        F: for<'r> AsyncFnOnce(&'r mut Conn) -> Result<T, DbError>
+            + for<'r> SendWork<&'r mut Conn, Result<T, DbError>>
+            + Send,
+        T: Send,
+    {
+        let (limit, conn) = (self.answer_within, &mut self.conn);
+        let ended = locks::with_connection(Box::pin(async { tokio::time::timeout(limit, work(conn)).await })).await;
+        ended.unwrap_or_else(|_| Err(no_answer(limit)))
+    }
+}
+
+fn no_answer(within: Duration) -> DbError {
+    DbError::Unavailable(format!("no answer within {within:?}"))
 }
 
 /// Lets the crash switch count this connection's statements, if it wants to.

@@ -1,29 +1,40 @@
-//! Gauges that only the database knows: what is undecided, and since when.
+//! Gauges that only the database knows: what is open, and since when. Of several workers one shows them.
 
-use crate::app::App;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
 use crate::clock;
-use crate::db::{DbError, findings, overview, reconciliations};
-use crate::telemetry::labels::{ProviderLabel, UnresolvedKind};
-use crate::telemetry::record::{self, Backlog, Overview};
+use crate::db::overview::Lead;
+use crate::db::{Db, DbError};
+use crate::telemetry::record;
 
-/// Reads the backlog and sets the gauges; always "no rows worked on".
-pub(super) async fn refresh(app: &App) -> Result<usize, DbError> {
-    let now = app.db.read(async |conn| overview::unresolved(conn).await).await?;
-    let (findings, compared) = app
-        .db
-        .read(async |conn| {
-            Ok::<_, DbError>((findings::unsettled_counts(conn).await?, reconciliations::all(conn).await?))
-        })
-        .await?;
-    let figures = Overview {
-        unresolved: vec![
-            (UnresolvedKind::Confirm, Backlog { count: now.confirms, oldest_at: now.oldest_confirm_at }),
-            (UnresolvedKind::Cancel, Backlog { count: now.cancels, oldest_at: now.oldest_cancel_at }),
-        ],
-        findings: findings.into_iter().map(|(kind, count)| (kind, Backlog { count, oldest_at: None })).collect(),
-        reconciled: compared.into_iter().map(|(name, until)| (ProviderLabel::of(&name), until)).collect(),
-        ..Overview::default()
-    };
-    record::overview(&figures, clock::now());
-    Ok(0)
+/// Shows the figures, or that another worker does.
+pub(super) struct Gauges(Mutex<Lead>);
+
+impl Gauges {
+    pub(super) fn new(db: Db) -> Self {
+        Self(Mutex::new(Lead::new(db)))
+    }
+
+    /// Reads the backlog and sets the gauges; always "no rows worked on".
+    pub(super) async fn refresh(self: Arc<Self>) -> Result<usize, DbError> {
+        match self.0.lock().await.look().await {
+            Ok(Some(figures)) => record::overview(&figures, clock::now()),
+            Ok(None) => record::overview_elsewhere(),
+            // What was shown stays, and shows its age: an alert needs a number.
+            Err(error) => {
+                record::overview_unknown();
+                return Err(error);
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// This worker ends: whoever comes next shows the figures.
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        record::overview_elsewhere();
+    }
 }

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use self::gauges::Gauges;
 use crate::app::{App, Readiness};
 use crate::clock;
 use crate::db::DbError;
@@ -81,8 +82,10 @@ async fn expiry_loop(worker: Worker, stop: CancellationToken, poll: Duration) {
 
 async fn gauges_loop(worker: Worker, stop: CancellationToken) {
     let never = Notify::new();
+    let gauges = Arc::new(Gauges::new(worker.app.db.clone()));
     while awake(&stop, &never, GAUGES_EVERY).await {
-        worker.tick(Task::Overview, async |app| gauges::refresh(app).await).await;
+        let showing = Arc::clone(&gauges);
+        worker.tick(Task::Overview, move |_: &Arc<App>| Arc::clone(&showing).refresh()).await;
     }
 }
 

@@ -109,6 +109,11 @@ pub fn overview(figures: &Overview, now: DateTime<Utc>) {
     c::OVERVIEW_LEADER.of(()).set(1.0);
 }
 
+/// The database did not answer: the figures stay as they are, and this process shows them no more than any other.
+pub fn overview_unknown() {
+    c::OVERVIEW_LEADER.of(()).set(0.0);
+}
+
 /// Another process shows the figures: this one has none.
 pub fn overview_elsewhere() {
     const NONE: f64 = f64::NAN;
