@@ -26,6 +26,7 @@ mod database_tls;
 mod documents;
 mod explain;
 mod histories;
+mod metrics;
 mod ops;
 mod orders;
 mod process;
