@@ -22,7 +22,7 @@ pub async fn expire_batch(app: &App, trace_id: Option<String>) -> Result<usize, 
 async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
     let origin = Origin { actor: "expiry".to_owned(), trace_id };
     let (running, rows) = (ledger::begin(), app.settings.worker_batch_rows);
-    let (expired, units) = app
+    let committed = app
         .db
         .transaction(Tx::Expire, async |conn| {
             let orders = db::orders::expire_due(conn, rows).await?;
@@ -43,10 +43,19 @@ async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
             db::stock::give_back(conn, units.into_iter().collect()).await?;
             Ok::<_, DbError>((orders.len(), total))
         })
-        .await?;
+        .await;
+    let account = running.end();
+    let ended =
+        |outcome| Ended { operation: Operation::Expire, outcome, provider: ProviderLabel::None, account: &account };
+    let (expired, units) = match committed {
+        Ok(done) => done,
+        Err(error) => {
+            record::operation(ended(OperationOutcome::Error));
+            return Err(error);
+        }
+    };
     if expired > 0 {
-        let (operation, outcome, provider) = (Operation::Expire, OperationOutcome::Success, ProviderLabel::None);
-        record::operation(Ended { operation, outcome, provider, account: &running.end() });
+        record::operation(ended(OperationOutcome::Success));
     }
     record::holds_expired(u64::try_from(expired).unwrap_or(u64::MAX));
     record::stock_movement(StockMovement::Release, units.unsigned_abs());

@@ -72,14 +72,14 @@ pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<u
     let payments = payments.into_iter().map(|row| {
         let (app, origin) = (Arc::clone(app), origin.clone());
         async move {
-            let item = recover_payment(&app, &row, &origin);
+            let item = Box::pin(recover_payment(&app, &row, &origin));
             measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
         }
     });
     let cancels = cancels.into_iter().map(|row| {
         let (app, origin) = (Arc::clone(app), origin.clone());
         async move {
-            let item = recover_cancel(&app, &row, &origin);
+            let item = Box::pin(recover_cancel(&app, &row, &origin));
             measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
         }
     });

@@ -66,7 +66,7 @@ pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, D
     let count = due.len();
     let origin = Origin { actor: "webhook".to_owned(), trace_id };
     let applied = due.iter().map(|delivery| {
-        let item = apply_one(app, delivery, &origin);
+        let item = Box::pin(apply_one(app, delivery, &origin));
         measure::measured_item(app, Operation::WebhookApply, &delivery.id, measure::webhook_read, item)
     });
     futures_util::future::join_all(applied).await;

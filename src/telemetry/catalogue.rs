@@ -287,9 +287,41 @@ mod tests {
             r#"payments_log_redactions_total{rule="card_number"}"#,
             r#"payments_operation_duration_seconds_bucket{operation="confirm",outcome_class="ok",le="2.5"}"#,
             "db_client_connection_timeouts_total",
+            r#"payments_operations_total{operation="confirm",outcome="error",provider="toss",method="none"}"#,
+            r#"payments_operations_total{operation="cancel",outcome="pg_error",provider="toss",method="none"}"#,
+            r#"payments_operations_total{operation="confirm",outcome="success",provider="toss",method="virtual_account"}"#,
+            r#"payments_operation_duration_seconds_bucket{operation="confirm",outcome_class="ok",le="7.5"}"#,
+            r#"payments_step_duration_seconds_count{operation="confirm",step="unattributed"}"#,
+            r#"payments_declines_total{provider="toss",decline_class="other"}"#,
+            r#"payments_pg_breaker_transitions_total{provider="toss",operation="confirm",to="open"}"#,
+            r#"payments_pg_unmapped_codes_total{provider="toss",operation="inquire"}"#,
+            r#"payments_pg_last_success_timestamp_seconds{provider="toss",operation="confirm"}"#,
+            r#"payments_pg_resends_total{provider="toss",operation="cancel"}"#,
+            r#"payments_doubts_opened_total{provider="toss",operation="confirm",cause="timeout"}"#,
+            r#"payments_doubts_resolved_total{provider="toss",operation="confirm",resolution="approved",in_time="true"}"#,
+            r#"payments_doubts_resolved_total{provider="toss",operation="cancel",resolution="refused",in_time="false"}"#,
+            r#"payments_audit_violations{rule="stock_conserved"}"#,
+            r#"payments_findings_total{kind="missing_here"}"#,
+            r#"payments_reconcile_runs_total{provider="toss",outcome="incomplete"}"#,
+            r#"payments_webhooks_received_total{provider="toss",outcome="stored"}"#,
+            r#"payments_webhooks_applied_total{provider="toss",outcome="secret_mismatch"}"#,
+            r#"payments_webhook_delay_seconds_bucket{provider="toss",le="2.5"}"#,
+            r#"payments_webhook_last_received_timestamp_seconds{provider="toss"}"#,
+            r#"payments_idempotency_total{route="confirm",result="mismatch"}"#,
+            r#"payments_db_transaction_contention_total{tx="confirm_resolve",reason="deadlock"}"#,
+            r#"payments_http_rejections_total{reason="shed"}"#,
+            r#"payments_stock_reservations_total{result="error"}"#,
+            r#"payments_funnel_total{stage="paid"}"#,
+            r#"payments_transitions_total{aggregate="payment",from_status="confirming",to_status="approved"}"#,
+            r#"payments_worker_ticks_total{task="recovery",result="failed"}"#,
+            r#"payments_worker_round_duration_seconds_count{task="webhooks"}"#,
+            r#"payments_event_loop_lag_seconds_bucket{le="0.5"}"#,
+            "payments_panics_total",
+            "payments_log_lines_dropped_total",
         ] {
             assert!(text.lines().any(|line| line.strip_prefix(series).is_some_and(|v| v.starts_with(' '))), "{series}");
         }
         assert!(!text.contains(r#"operation="order_create",outcome="conflict",provider="toss""#));
+        assert!(!text.contains(r#"aggregate="order",from_status="canceled""#), "no series for what cannot happen");
     }
 }
