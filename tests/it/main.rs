@@ -31,6 +31,7 @@ mod ops;
 mod orders;
 mod process;
 mod process_kill;
+mod prometheus;
 mod protection;
 mod races;
 mod reconcile;

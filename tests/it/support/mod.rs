@@ -7,6 +7,7 @@ pub mod invariants;
 pub mod load;
 pub mod panics;
 pub mod programs;
+pub mod prometheus;
 pub mod ready;
 pub mod served;
 pub mod shop;

@@ -86,6 +86,11 @@ impl Served {
         answer.text().await.expect("text")
     }
 
+    /// `host:port` of its operations port, as a scraper wants it.
+    pub fn ops_address(&self) -> &str {
+        self.ops.trim_start_matches("http://")
+    }
+
     /// Asks it to stop, as an orchestrator does.
     pub fn terminate(&self) {
         self.signal(libc::SIGTERM);

@@ -1,0 +1,3 @@
+//! Claims about the metrics as a real Prometheus reads them.
+
+mod harness;
