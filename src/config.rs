@@ -13,7 +13,7 @@ pub use self::settings::{AuditSettings, BuyerCancel, ExternalCancelStock, Settin
 use crate::crash::CrashSwitch;
 use crate::db::connect::DbConfig;
 use crate::provider::toss::TossConfig;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, OtlpProtocol, TracesConfig};
 
 /// Where this process runs; decides which keys it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log_filter: String,
-    /// Where traces go.
-    pub otlp_endpoint: Option<String>,
+    /// Where traces go, and which.
+    pub traces: TracesConfig,
     /// Where tests make this process die; nowhere unless armed.
     pub crash: CrashSwitch,
 }
@@ -108,7 +108,7 @@ impl Config {
             settings,
             log_format: read.log_format(),
             log_filter: read.log_filter(),
-            otlp_endpoint: read.otlp_endpoint(),
+            traces: read.traces(),
             crash: read.crash(environment),
         };
         read.finish(config)
@@ -188,6 +188,8 @@ pub struct DevVars {
     pub log_filter: Option<String>,
     /// Where traces go.
     pub otlp_endpoint: Option<String>,
+    /// How they are sent.
+    pub otlp_protocol: OtlpProtocol,
 }
 
 /// Reads the few variables that the development stack knows.
@@ -200,6 +202,7 @@ pub fn dev_vars() -> DevVars {
         search_path: std::env::var_os("PATH"),
         log_filter: var("PAYGAUGE_LOG"),
         otlp_endpoint: var("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        otlp_protocol: var("OTEL_EXPORTER_OTLP_PROTOCOL").and_then(|name| name.parse().ok()).unwrap_or_default(),
     }
 }
 
@@ -276,6 +279,8 @@ mod tests {
             ("PAYGAUGE_TOKEN_SECRET", "short"),
             ("PAYGAUGE_LOG", "paygauge=loud"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("PAYGAUGE_TRACE_KEEP_RATIO", "1.5"),
             ("PAYGAUGE_DB_CONNECTIONS_MAX", "1"),
             ("TOSS_BASE_URL", "ftp://pg.example"),
             ("TOSS_CONFIRM_TIMEOUT_SECONDS", "18446744073709551615"),

@@ -43,7 +43,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = telemetry::init(TelemetryConfig {
         log_format: config.log_format,
         log_filter: config.log_filter.clone(),
-        otlp_endpoint: config.otlp_endpoint.clone(),
+        traces: config.traces.clone(),
         service_version: env!("CARGO_PKG_VERSION"),
         revision: option_env!("PAYGAUGE_REVISION").unwrap_or("unknown"),
         environment: config.environment.as_str().to_owned(),

@@ -12,8 +12,10 @@ use crate::db::connect::{self, DbConfig};
 use crate::provider::breaker::BreakerRules;
 use crate::provider::protection::Limits;
 use crate::provider::toss::TossConfig;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, OtlpProtocol, TracesConfig};
 
+/// Of traces that went well, this share is kept.
+const TRACE_KEEP_RATIO: f64 = 0.05;
 /// A breaker remembers no more results than this.
 const FAILURES_REMEMBERED_MAX: u32 = 20;
 
@@ -292,7 +294,21 @@ impl Reader {
         switch
     }
 
-    pub(super) fn otlp_endpoint(&mut self) -> Option<String> {
+    pub(super) fn traces(&mut self) -> TracesConfig {
+        let otlp_endpoint = self.otlp_endpoint();
+        let protocol = self.text("OTEL_EXPORTER_OTLP_PROTOCOL").unwrap_or_else(|| "http/protobuf".to_owned());
+        let otlp_protocol = protocol.parse().unwrap_or_else(|()| {
+            self.mistakes.push(format!("OTEL_EXPORTER_OTLP_PROTOCOL is {protocol:?}; it can be http/protobuf or grpc"));
+            OtlpProtocol::default()
+        });
+        let keep_ratio = self.parsed("PAYGAUGE_TRACE_KEEP_RATIO", TRACE_KEEP_RATIO);
+        if !(0.0..=1.0).contains(&keep_ratio) {
+            self.mistakes.push(format!("PAYGAUGE_TRACE_KEEP_RATIO is not from 0 to 1: {keep_ratio}"));
+        }
+        TracesConfig { otlp_endpoint, otlp_protocol, keep_ratio }
+    }
+
+    fn otlp_endpoint(&mut self) -> Option<String> {
         let endpoint = self.text("OTEL_EXPORTER_OTLP_ENDPOINT")?;
         let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains(char::is_whitespace)) {

@@ -40,6 +40,7 @@ pub struct CancellationRow {
     pub inquiries: i32,
     pub not_found_count: i32,
     pub canceled_at: Option<DateTime<Utc>>,
+    pub trace_id: Option<String>,
     pub version: i32,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,

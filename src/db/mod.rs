@@ -34,11 +34,12 @@ use diesel_async::AsyncConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::bb8;
 use diesel_async::{AnsiTransactionManager, TransactionManager};
+use tracing::{Instrument as _, Span};
 
 use crate::crash::{CrashPoint, CrashSwitch};
 use crate::telemetry::labels::{Contention, Tx, TxResult};
 use crate::telemetry::ledger::{self, Step};
-use crate::telemetry::record;
+use crate::telemetry::{record, traces};
 
 pub use self::locks::holds_connection;
 
@@ -191,9 +192,13 @@ impl Db {
         E: From<DbError> + Send,
     {
         let _waiting = ledger::wait_for(Step::PoolWait);
+        let wanted = Instant::now();
         let mut conn = self.connection().await?;
+        let waited = wanted.elapsed();
         let busy = Instant::now();
+        let locked = ledger::handle().total(Step::LockWait);
         ledger::transaction_begins();
+        let span = transaction_span(tx);
         let (done, left) = locks::with_transaction(Box::pin(async {
             let transaction = conn.transaction(async |conn| {
                 ledger::turn_to_connected();
@@ -210,6 +215,7 @@ impl Db {
                 TxError::Database(error) => E::from(DbError::from(error)),
             })
         }))
+        .instrument(span.clone())
         .await;
         drop(conn);
         if done.is_ok() {
@@ -217,10 +223,17 @@ impl Db {
             self.crash.reach(CrashPoint::Committed(tx)).await;
         }
         let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
-        record::transaction(tx, result, busy.elapsed());
-        if let Some(contention) = left.contention {
-            record::contention(tx, contention);
-        }
+        span.in_scope(|| {
+            record::transaction(tx, result, busy.elapsed());
+            span.record("payments.tx.result", result.as_str());
+            traces::waited("payments.tx.pool_wait_ms", waited);
+            let locked = ledger::handle().total(Step::LockWait).saturating_sub(locked);
+            traces::waited("payments.tx.lock_wait_ms", locked);
+            if let Some(contention) = left.contention {
+                record::contention(tx, contention);
+                traces::failed(contention.as_str());
+            }
+        });
         done
     }
 
@@ -297,6 +310,16 @@ impl Own {
 
 fn no_answer(within: Duration) -> DbError {
     DbError::Unavailable(format!("no answer within {within:?}"))
+}
+
+fn transaction_span(tx: Tx) -> Span {
+    tracing::info_span!(
+        "tx",
+        otel.name = %format_args!("tx {tx}"),
+        db.system.name = "postgresql",
+        payments.tx.name = tx.as_str(),
+        payments.tx.result = tracing::field::Empty,
+    )
 }
 
 /// Lets the crash switch count this connection's statements, if it wants to.

@@ -29,7 +29,7 @@ use crate::http::auth::keys::{self, Role};
 use crate::payments::catalogue::{self, Actor, NewProduct};
 use crate::provider::toss::TossConfig;
 use crate::serve::{self, Running};
-use crate::telemetry::{self, LogFormat, TelemetryConfig};
+use crate::telemetry::{self, LogFormat, TelemetryConfig, TracesConfig};
 
 const DATABASE: &str = "paygauge";
 /// What the development keys are called.
@@ -67,11 +67,16 @@ fn telemetry_config(vars: &DevVars) -> TelemetryConfig {
     TelemetryConfig {
         log_format: LogFormat::Human,
         log_filter: vars.log_filter.clone().unwrap_or_else(|| "warn,paygauge=info".to_owned()),
-        otlp_endpoint: vars.otlp_endpoint.clone(),
+        traces: traces_config(vars),
         service_version: env!("CARGO_PKG_VERSION"),
         revision: "development",
         environment: Environment::Development.as_str().to_owned(),
     }
+}
+
+/// Here every trace is worth a look.
+fn traces_config(vars: &DevVars) -> TracesConfig {
+    TracesConfig { otlp_endpoint: vars.otlp_endpoint.clone(), otlp_protocol: vars.otlp_protocol, keep_ratio: 1.0 }
 }
 
 fn throw_away(data_dir: &Path) -> anyhow::Result<()> {
@@ -288,7 +293,7 @@ impl Stack<'_> {
             },
             log_format: LogFormat::Human,
             log_filter: String::new(),
-            otlp_endpoint: self.vars.otlp_endpoint.clone(),
+            traces: traces_config(self.vars),
             crash: CrashSwitch::default(),
         }
     }

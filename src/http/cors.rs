@@ -28,6 +28,7 @@ pub fn layer(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("idempotency-replayed"),
             HeaderName::from_static("x-request-id"),
             HeaderName::from_static("server-timing"),
+            HeaderName::from_static("traceresponse"),
         ])
         .max_age(REMEMBERED)
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -15,11 +15,12 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use crate::app::{App, Readiness};
-use crate::telemetry::{MetricsHandle, record};
+use crate::telemetry::{Exposition, MetricsHandle, record};
 use crate::{clock, db};
 
 const DATABASE_WITHIN: Duration = Duration::from_secs(1);
-const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What a scraper that reads exemplars accepts.
+const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// What the port tells about.
 #[derive(Clone)]
@@ -63,11 +64,20 @@ pub fn ops_router(state: OpsState) -> Router {
         .with_state(state)
 }
 
-async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
+async fn metrics(State(state): State<OpsState>, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
     if let Some(app) = &state.app {
         record::pool(app.db.snapshot());
     }
-    ([(CONTENT_TYPE, EXPOSITION)], state.metrics.render())
+    let exposition = wanted(&headers);
+    let rendered = tokio::task::spawn_blocking(move || state.metrics.render_as(exposition)).await;
+    let text = rendered.map_err(Problem::internal)?;
+    Ok(([(CONTENT_TYPE, exposition.content_type())], text))
+}
+
+/// Whoever reads OpenMetrics prefers it: it alone has exemplars.
+fn wanted(headers: &HeaderMap) -> Exposition {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.any(|value| value.contains(OPENMETRICS)) { Exposition::OpenMetrics } else { Exposition::Text }
 }
 
 async fn readyz(State(state): State<OpsState>) -> impl IntoResponse {

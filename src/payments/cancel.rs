@@ -34,6 +34,8 @@ use crate::provider::protection::{Permit, Refused};
 use crate::provider::{CancelRequest, RefundAccount};
 use crate::telemetry::labels::{ProviderOperation, Tx};
 use crate::telemetry::ledger;
+use crate::telemetry::propagate::{self, Link};
+use crate::telemetry::traces;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -115,7 +117,10 @@ pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origi
         Intended::Known(id) => return today(app, id).await,
         Intended::Replay(response) => return Ok(Canceled::Answered { response, replayed: true }),
     };
-    let Go { order, cancellation, request: asked, permit } = *intended;
+    let Go { order, confirmed_in, cancellation, request: asked, permit } = *intended;
+    propagate::link(confirmed_in.as_deref(), Link::Confirm);
+    traces::about_order(&order.id);
+    traces::about_payment(&request.payment);
     let (evidence, call) = act(app, &asked, permit).await;
     let target = Target { payment: request.payment, order: order.id, seen: None };
     let id = cancellation.id;
@@ -160,6 +165,8 @@ async fn today(app: &App, id: CancellationId) -> Result<Canceled, CancelError> {
 
 struct Go {
     order: OrderRow,
+    /// The trace of the payment's confirm.
+    confirmed_in: Option<String>,
     cancellation: CancellationRow,
     request: CancelRequest,
     permit: Permit,
@@ -226,7 +233,7 @@ async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> 
             // An account that is not needed is not sent: recovery, which has none, must be able to repeat the request.
             let account = request.refund_account.clone().filter(|_| needs_account);
             let request = build(&payment, &cancellation, is_full, account);
-            Ok(Go { order, cancellation, request, permit })
+            Ok(Go { order, confirmed_in: payment.trace_id, cancellation, request, permit })
         })
         .await;
     match intended {

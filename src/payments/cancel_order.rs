@@ -18,7 +18,7 @@ use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::stock::CancelScope;
 use crate::provider::RefundAccount;
 use crate::telemetry::labels::{StockMovement, Tx};
-use crate::telemetry::record;
+use crate::telemetry::{record, traces};
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -87,6 +87,7 @@ pub async fn cancel_order(
     scope: Scope,
     origin: Origin,
 ) -> Result<OrderCanceled, CancelOrderError> {
+    traces::about_order(&request.order);
     let step =
         app.db.transaction(Tx::OrderCancel, async |conn| decide(conn, app, &request, &scope, &origin).await).await?;
     let (is_decided, replayed) = match step {

@@ -29,6 +29,8 @@ use crate::provider::call::Call;
 use crate::provider::protection::{Permit, Refused};
 use crate::telemetry::labels::{Lane, ProviderOperation, Tx};
 use crate::telemetry::ledger;
+use crate::telemetry::propagate::{self, Link};
+use crate::telemetry::traces;
 
 /// What the caller wants.
 #[derive(Debug, Clone)]
@@ -118,6 +120,9 @@ pub async fn confirm(
         }
     };
     let Go { order, payment, request, permit } = *intended;
+    propagate::link(order.trace_id.as_deref(), Link::Order);
+    traces::about_order(&order.id);
+    traces::about_payment(&payment.id);
     let (evidence, call) = act(app, &payment, &request, permit).await;
     let target = Target { payment: payment.id, order: order.id, seen: Some(payment.version) };
     match resolve::resolve(app, target, evidence, Some(&call), &origin).await {

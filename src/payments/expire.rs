@@ -12,6 +12,7 @@ use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::telemetry::labels::{Operation, OperationOutcome, ProviderLabel, StockMovement, Tx};
 use crate::telemetry::ledger::{self, Ledger};
+use crate::telemetry::propagate::{self, Link};
 use crate::telemetry::record::{self, Ended};
 
 /// Expires one batch; returns how many orders.
@@ -28,6 +29,7 @@ async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
             let orders = db::orders::expire_due(conn, rows).await?;
             let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
             for order in &orders {
+                propagate::link(order.trace_id.as_deref(), Link::Order);
                 let subject = Subject::Order {
                     event: OrderEvent::HoldExpired,
                     from: Some(OrderStatus::Pending),

@@ -14,7 +14,7 @@ use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::money::{MINOR_MAX, Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::telemetry::labels::{ReservationResult, StockMovement, Tx};
-use crate::telemetry::record;
+use crate::telemetry::{record, traces};
 
 /// What the caller wants: no price, that is the catalogue's.
 #[derive(Debug, Clone)]
@@ -94,11 +94,12 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
             let response = write(conn, app, id, &request, &origin).await?;
             idempotency::answer(conn, id.uuid(), &response).await?;
             take_stock(conn, &request.lines).await?;
-            Ok(response)
+            Ok((id, response))
         })
         .await;
     match placed {
-        Ok(response) => {
+        Ok((id, response)) => {
+            traces::about_order(&id);
             record::reservation(ReservationResult::Reserved);
             record::stock_movement(StockMovement::Hold, units.unsigned_abs());
             Ok(Placed { response, replayed: false })

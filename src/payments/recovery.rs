@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::resolve::{Change, ResolveError, Target, resolve};
 use super::resolve_cancel::{CancelResolution, resolve_cancel};
 use super::{cancel, doubt, measure};
@@ -21,14 +23,15 @@ use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{
     ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSent, NotSentReason, PgStatus, Refusal, RefusalClass, Snapshot,
 };
+use crate::domain::ids::{OrderId, PaymentId};
 use crate::domain::payment::PaymentStatus;
 use crate::domain::resolution::{CancelEvidence, Evidence, find_cancel, is_all_back};
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
 use crate::provider::protection::Refused;
 use crate::telemetry::labels::{InquiryResult, Lane, Operation, ProviderOperation, Tx};
-use crate::telemetry::ledger;
-use crate::telemetry::record;
+use crate::telemetry::propagate::{self, Link};
+use crate::telemetry::{current_trace_id, ledger, record, traces};
 
 /// The pauses between inquiries, in milliseconds; the last one repeats for ever.
 const PAUSES_MS: [u64; 9] = [300, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000];
@@ -54,7 +57,7 @@ pub(super) fn pause(settings: &Settings, payment: &PaymentRow) -> Duration {
 }
 
 /// Leases what is due and takes one step with each; returns how many.
-pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<usize, DbError> {
+pub async fn recover_batch(app: &Arc<App>) -> Result<usize, DbError> {
     let (lease, rows) = (app.settings.worker_lease, inquiries_now(app));
     if rows == 0 {
         return Ok(0);
@@ -68,23 +71,40 @@ pub async fn recover_batch(app: &Arc<App>, trace_id: Option<String>) -> Result<u
         })
         .await?;
     let count = payments.len() + cancels.len();
-    let origin = Origin { actor: "recovery".to_owned(), trace_id };
     let payments = payments.into_iter().map(|row| {
-        let (app, origin) = (Arc::clone(app), origin.clone());
-        async move {
+        let app = Arc::clone(app);
+        let item = async move {
+            about(&row.order_id, &row.id, row.trace_id.as_deref(), Link::Confirm);
+            let origin = own_origin();
             let item = Box::pin(recover_payment(&app, &row, &origin));
             measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
-        }
+        };
+        item.instrument(traces::item("recover payment"))
     });
     let cancels = cancels.into_iter().map(|row| {
-        let (app, origin) = (Arc::clone(app), origin.clone());
-        async move {
+        let app = Arc::clone(app);
+        let item = async move {
+            about(&row.order_id, &row.payment_id, row.trace_id.as_deref(), Link::Cancel);
+            let origin = own_origin();
             let item = Box::pin(recover_cancel(&app, &row, &origin));
             measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
-        }
+        };
+        item.instrument(traces::item("recover cancellation"))
     });
     futures_util::future::join(futures_util::future::join_all(payments), futures_util::future::join_all(cancels)).await;
     Ok(count)
+}
+
+/// The item's own trace stands behind what it changes.
+fn own_origin() -> Origin {
+    Origin { actor: "recovery".to_owned(), trace_id: current_trace_id() }
+}
+
+/// Tells the item's span what it is about, and links it to the trace that left the doubt.
+fn about(order: &OrderId, payment: &PaymentId, trace: Option<&str>, left_by: Link) {
+    traces::about_order(order);
+    traces::about_payment(payment);
+    propagate::link(trace, left_by);
 }
 
 /// How many rows to take: no more than can be asked about. While the PG is known not to answer, none: they stay as

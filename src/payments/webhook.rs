@@ -4,6 +4,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tracing::Instrument as _;
 
 use super::inquire::Look;
 use super::resolve::ResolveError;
@@ -19,8 +20,8 @@ use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
 use crate::provider::Notice;
 use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
-use crate::telemetry::ledger;
-use crate::telemetry::record;
+use crate::telemetry::propagate::{self, Link};
+use crate::telemetry::{current_trace_id, ledger, record, traces};
 
 /// Tries before a delivery whose inquiry keeps failing is left to recovery.
 const TRIES_MAX: i32 = 10;
@@ -55,7 +56,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Reads one batch of the inbox; returns how many deliveries.
-pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
+pub async fn apply_batch(app: &App) -> Result<usize, DbError> {
     // Reading a delivery asks the PG once.
     let lease = app.settings.provider_deadline + app.settings.recovery_grace;
     let rows = recovery::inquiries_now(app);
@@ -64,17 +65,18 @@ pub async fn apply_batch(app: &App, trace_id: Option<String>) -> Result<usize, D
     }
     let due = app.db.transaction(Tx::Lease, async |conn| webhooks::lease_due(conn, lease, rows).await).await?;
     let count = due.len();
-    let origin = Origin { actor: "webhook".to_owned(), trace_id };
     let applied = due.iter().map(|delivery| {
-        let item = Box::pin(apply_one(app, delivery, &origin));
-        measure::measured_item(app, Operation::WebhookApply, &delivery.id, measure::webhook_read, item)
+        let item = Box::pin(apply_one(app, delivery));
+        let item = measure::measured_item(app, Operation::WebhookApply, &delivery.id, measure::webhook_read, item);
+        item.instrument(traces::item("apply webhook"))
     });
     futures_util::future::join_all(applied).await;
     Ok(count)
 }
 
-async fn apply_one(app: &App, delivery: &DeliveryRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
-    let origin = Origin { actor: origin.actor.clone(), trace_id: delivery.trace_id.clone() };
+async fn apply_one(app: &App, delivery: &DeliveryRow) -> Result<WebhookApplied, ResolveError> {
+    propagate::link(delivery.trace_id.as_deref(), Link::Webhook);
+    let origin = Origin { actor: "webhook".to_owned(), trace_id: current_trace_id() };
     let outcome = match read(app, app.provider.read_webhook(&delivery.payload)).await? {
         Reading::Ask(payment) => match ask(app, &payment, &origin).await {
             Err(error) if delivery.attempts >= TRIES_MAX => {
@@ -157,6 +159,9 @@ fn is_its_secret(payment: &PaymentRow, shown: &SecretString) -> bool {
 
 async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<WebhookApplied, ResolveError> {
     ledger::paid_by(payment.method);
+    traces::about_order(&payment.order_id);
+    traces::about_payment(&payment.id);
+    propagate::link(payment.trace_id.as_deref(), Link::Confirm);
     Ok(match inquire::look(app, payment, origin).await? {
         Look::Unclear | Look::NotFound | Look::TooOld => WebhookApplied::Deferred,
         Look::Applied { changed: true, .. } => WebhookApplied::Changed,

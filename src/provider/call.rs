@@ -21,7 +21,7 @@ use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, I
 use crate::domain::ids::OrderId;
 use crate::telemetry::labels::{BreakerState, Lane, ProviderLabel, ProviderOperation, ProviderOutcome};
 use crate::telemetry::ledger::{self, Step};
-use crate::telemetry::record;
+use crate::telemetry::{record, traces};
 
 /// How long to wait before a request that never left is sent again, in milliseconds: less or more, so that many do
 /// not come back together.
@@ -160,35 +160,52 @@ impl Door {
         call: impl Fn() -> BoxFuture<'a, Exchange<A>> + Send,
     ) -> (A, Call) {
         let _waiting = ledger::wait_for(Step::PgCall);
-        let until = Instant::now() + self.deadline;
-        let first = self.measured(&mut permit, until, call()).await;
-        if first.0.not_sent() != Some(NotSentReason::Unreachable) {
-            return first;
-        }
-        tokio::time::sleep(Duration::from_millis(rand::random_range(RESEND_AFTER_MS))).await;
-        if Instant::now() >= until || !permit.renew() {
-            return first;
-        }
-        record::provider_resend(self.label, permit.operation());
-        self.measured(&mut permit, until, call()).await
+        let span = tracing::info_span!(
+            "pg.call",
+            otel.name = %format_args!("pg.{}", permit.operation()),
+            payments.provider = self.provider.name(),
+            payments.pg.outcome = tracing::field::Empty,
+            payments.pg.attempts = tracing::field::Empty,
+        );
+        let tried = async {
+            let until = Instant::now() + self.deadline;
+            let first = self.measured(&mut permit, until, None, call()).await;
+            if first.0.not_sent() != Some(NotSentReason::Unreachable) {
+                return (first, 1);
+            }
+            tokio::time::sleep(Duration::from_millis(rand::random_range(RESEND_AFTER_MS))).await;
+            if Instant::now() >= until || !permit.renew() {
+                return (first, 1);
+            }
+            record::provider_resend(self.label, permit.operation());
+            (self.measured(&mut permit, until, Some(1), call()).await, 2)
+        };
+        let (stands, attempts) = tried.instrument(span.clone()).await;
+        span.record("payments.pg.attempts", attempts);
+        span.record("payments.pg.outcome", stands.1.outcome);
+        span.in_scope(|| told(stands.0.outcome()));
+        stands
     }
 
     async fn measured<A: Answer>(
         &self,
         permit: &mut Permit,
         until: Instant,
+        resend: Option<u64>,
         call: impl Future<Output = Exchange<A>> + Send,
     ) -> (A, Call) {
         debug_assert!(!crate::db::holds_connection(), "a database connection is held across a PG call");
         let operation = permit.operation();
         let span = tracing::info_span!(
-            "provider.call",
+            "pg.attempt",
             otel.kind = "client",
-            provider = self.provider.name(),
-            operation = operation.as_str(),
-            outcome = tracing::field::Empty,
-            http_status = tracing::field::Empty,
-            pg_code = tracing::field::Empty,
+            peer.service = self.provider.name(),
+            payments.pg.operation = operation.as_str(),
+            http.request.resend_count = resend,
+            http.response.status_code = tracing::field::Empty,
+            payments.pg.outcome = tracing::field::Empty,
+            payments.pg.code = tracing::field::Empty,
+            payments.pg.request_id = tracing::field::Empty,
         );
         self.crash.reach(CrashPoint::Calling(operation)).await;
         let _in_flight = record::provider_active(self.label, operation);
@@ -202,10 +219,14 @@ impl Door {
         permit.report(health(&exchange));
         self.crash.reach(CrashPoint::Answered(operation)).await;
         let outcome = exchange.answer.outcome();
-        span.record("outcome", outcome.as_str());
-        span.record("http_status", exchange.http_status);
-        span.record("pg_code", exchange.code.as_deref());
-        record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
+        span.record("payments.pg.outcome", outcome.as_str());
+        span.record("http.response.status_code", exchange.http_status);
+        span.record("payments.pg.code", exchange.code.as_deref());
+        span.record("payments.pg.request_id", exchange.provider_trace_id.as_deref());
+        span.in_scope(|| {
+            record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
+            told(outcome);
+        });
         if outcome.is_certain() {
             record::provider_success(self.label, operation, clock::now());
         }
@@ -227,6 +248,17 @@ impl Door {
             record::unmapped_code(self.label, operation);
             tracing::warn!(operation = operation.as_str(), pg_code = doubt.code, "the PG used a code we do not know");
         }
+    }
+}
+
+/// A no is an answer. What never left or came to nothing certain is an error of the span being worked in.
+fn told(outcome: ProviderOutcome) {
+    match outcome {
+        ProviderOutcome::NotSent | ProviderOutcome::Unknown => traces::failed(outcome.as_str()),
+        ProviderOutcome::Answered
+        | ProviderOutcome::Declined
+        | ProviderOutcome::Refused
+        | ProviderOutcome::NotFound => {}
     }
 }
 

@@ -57,6 +57,15 @@ pub struct LabelInfo {
     pub values: &'static [&'static str],
 }
 
+/// How the values of a histogram that carries exemplars relate to the span in which they are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measures {
+    /// A value is how long the span lasted.
+    Span,
+    /// A value is the time of a part of it, or from some earlier moment.
+    Part,
+}
+
 /// One metric.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricInfo {
@@ -72,6 +81,8 @@ pub struct MetricInfo {
     pub labels: &'static [LabelInfo],
     /// Upper bounds of a histogram's buckets, rising.
     pub buckets: Option<&'static [f64]>,
+    /// Whether its buckets carry exemplars, and what they measure.
+    pub exemplars: Option<Measures>,
 }
 
 /// HTTP requests: the semantic conventions' advice, and room for a slow PG.
@@ -97,7 +108,7 @@ macro_rules! catalogue {
         $topic:ident
         [$($instrument:ident $family:ident = $name:literal {
             $($label:ident: $values:ty),*
-        } $unit:ident, $(buckets $buckets:ident,)? from_zero $from_zero:expr, $help:literal;)+]
+        } $unit:ident, $(buckets $buckets:ident,)? $(exemplars $measures:ident,)? from_zero $from_zero:expr, $help:literal;)+]
         [$($kind:ident $scraped:literal { $($scrape_label:ident),* } $scrape_unit:ident, $scrape_help:literal;)*]
     ) => {
         $(
@@ -114,6 +125,7 @@ macro_rules! catalogue {
                 help: $help,
                 labels: &[$(LabelInfo { name: stringify!($label), values: <$values as Label>::TEXTS }),*],
                 buckets: catalogue!(@buckets $($buckets)?),
+                exemplars: catalogue!(@exemplars $($measures)?),
             },)+
             $(MetricInfo {
                 name: $scraped,
@@ -122,6 +134,7 @@ macro_rules! catalogue {
                 help: $scrape_help,
                 labels: &[$(LabelInfo { name: stringify!($scrape_label), values: &[] }),*],
                 buckets: None,
+                exemplars: None,
             },)*
         ];
 
@@ -144,6 +157,8 @@ macro_rules! catalogue {
     };
     (@buckets) => { None };
     (@buckets $buckets:ident) => { Some($buckets) };
+    (@exemplars) => { None };
+    (@exemplars $measures:ident) => { Some(super::Measures::$measures) };
 }
 
 mod business;

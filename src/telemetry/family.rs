@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Key, KeyName, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::catalogue::{self, Kind, MetricInfo};
+use super::exemplars::{self, Series};
 use super::labels::Label;
 
 /// Families with more possible series than this keep only those that occurred.
@@ -70,9 +71,28 @@ impl Instrument for Gauge {
     }
 }
 
+/// One series of a histogram. Where the catalogue says so, each value may become an exemplar.
+#[derive(Clone)]
+pub struct Histogram {
+    plain: metrics::Histogram,
+    series: Option<Arc<Series>>,
+}
+
+impl Histogram {
+    /// Counts a value into its bucket, and offers it to the trace being worked in.
+    pub fn record(&self, value: f64) {
+        self.plain.record(value);
+        if let Some(series) = &self.series {
+            exemplars::offer(series, value);
+        }
+    }
+}
+
 impl Instrument for Histogram {
     fn register(key: &Key) -> Self {
-        recorder().register_histogram(key, &METADATA)
+        let metric = catalogue::all().iter().find(|metric| metric.name == key.name());
+        let series = metric.and_then(|metric| Series::new(key, metric));
+        Self { plain: recorder().register_histogram(key, &METADATA), series }
     }
 }
 

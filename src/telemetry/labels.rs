@@ -8,6 +8,7 @@ mod http;
 mod protection;
 mod resources;
 mod states;
+mod traces;
 mod words;
 
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
@@ -16,6 +17,7 @@ pub use self::resources::{Dependency, LockResource, ReservationResult, Step};
 pub use self::states::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, MoneyMove, PaymentMethod, StatusWord,
 };
+pub use self::traces::{SpanResult, TraceDecision};
 pub use self::words::{
     AuditMode, Contention, IdempotencyResult, IdempotentRoute, InquiryResult, LogLevel, Operation, OperationOutcome,
     OutcomeClass, PoolConnectionState, ProviderLabel, ProviderOperation, ProviderOutcome, ReconcileOutcome,
@@ -116,11 +118,13 @@ label!(
     RedactionRule,
     RejectionReason,
     ReservationResult,
+    SpanResult,
     StatusWord,
     Step,
     StockMovement,
     Task,
     TickResult,
+    TraceDecision,
     Tx,
     TxResult,
     UnresolvedKind,

@@ -1,41 +1,43 @@
 //! Telemetry: metrics, traces and logs of one process.
 //!
 //! `catalogue` lists every metric, `record` is the only way to one, `labels` holds the closed words that may stand
-//! in a label. `ledger` says where a request's time went, `propagate` carries traces over the edges, `logs` and
-//! `redact` write lines. Everything above `domain` may call this; it calls nobody. It refuses free text in labels
-//! and never waits for a backend.
+//! in a label. `ledger` says where a request's time went, `propagate` links traces over the edges, `logs` and
+//! `redact` write lines. `traces` makes spans, `tail` keeps those of traces that somebody will ask for, `export` sends
+//! them, and `exemplars` lead to them from the metrics. Everything above `domain` may call this; it calls nobody. It
+//! refuses free text in labels and never waits for a backend.
 
 pub mod catalogue;
+mod exemplars;
+mod export;
 mod family;
 pub mod labels;
 pub mod ledger;
 mod logs;
+mod openmetrics;
 mod process;
 pub mod propagate;
 pub mod record;
 mod redact;
 pub mod runtime;
+mod tail;
+pub mod traces;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{LazyLock, Once, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Once, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use metrics::{Key, Label, Level as MetricLevel, Metadata, Recorder as _};
 use metrics_exporter_prometheus::PrometheusHandle;
-use opentelemetry::KeyValue;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
-use tracing::{Level, Subscriber};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
-use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::registry::LookupSpan;
 
+use self::exemplars::Store;
 pub use self::logs::LogFormat;
 use self::logs::{LogLayer, MemorySink, Sink};
 pub use self::propagate::current_trace_id;
+pub use self::traces::{OtlpProtocol, TracesConfig};
 
 /// How many log lines found no room.
 static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
@@ -43,12 +45,6 @@ static DROPPED_LINES_SEEN: AtomicUsize = AtomicUsize::new(0);
 
 /// How often samples of histograms are folded into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
-/// Spans waiting for the exporter; more are dropped.
-const SPAN_QUEUE: usize = 8192;
-const SPAN_BATCH: usize = 512;
-const SPAN_BATCH_EVERY: Duration = Duration::from_secs(1);
-/// How long one export may take; it runs on a thread of its own.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a text can say which log lines are written.
@@ -68,8 +64,8 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Which lines are written, in the syntax of `tracing_subscriber`'s `EnvFilter`, e.g. `info,paygauge=debug`.
     pub log_filter: String,
-    /// Base URL of an OTLP/HTTP receiver, e.g. `http://127.0.0.1:4318`; without one no span leaves the process.
-    pub otlp_endpoint: Option<String>,
+    /// Where spans go, and which.
+    pub traces: TracesConfig,
     /// The version that is running.
     pub service_version: &'static str,
     /// The commit it was built from, or `unknown`.
@@ -89,7 +85,7 @@ pub enum TelemetryError {
         /// What is wrong with it; as text, since this cause repeats its own causes.
         reason: String,
     },
-    /// `otlp_endpoint` cannot be used.
+    /// The receiver of spans cannot be used.
     #[error("spans cannot be sent to {endpoint:?}: {reason}")]
     OtlpEndpoint {
         /// As configured.
@@ -127,7 +123,10 @@ impl Telemetry {
 
 /// Gives the exposition of this process's metrics. Cheap to clone.
 #[derive(Clone)]
-pub struct MetricsHandle(PrometheusHandle);
+pub struct MetricsHandle {
+    exporter: PrometheusHandle,
+    exemplars: Arc<Store>,
+}
 
 impl std::fmt::Debug for MetricsHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -135,15 +134,50 @@ impl std::fmt::Debug for MetricsHandle {
     }
 }
 
+/// How metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposition {
+    /// Prometheus' text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0, with exemplars.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// The media type of an answer in this format.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 impl MetricsHandle {
-    /// The exposition in Prometheus' text format 0.0.4 (`text/plain; version=0.0.4`). Reads `/proc`, so it belongs
-    /// on a blocking thread when scrapes are frequent.
+    /// The metrics in Prometheus' text format, see [`MetricsHandle::render_as`].
     #[must_use]
     pub fn render(&self) -> String {
+        self.render_as(Exposition::Text)
+    }
+
+    /// The metrics in this format. Reads `/proc` and folds samples, so it belongs on a blocking thread. How long it
+    /// took and how many samples it gave are told by the next one.
+    #[must_use]
+    pub fn render_as(&self, exposition: Exposition) -> String {
+        let started = Instant::now();
         count_dropped_lines();
-        let mut text = self.0.render();
+        let shown = self.exemplars.snapshot(SystemTime::now());
+        catalogue::EXEMPLARS_STORED.of(()).set(u32::try_from(shown.count).unwrap_or(u32::MAX));
+        let mut text = self.exporter.render();
         process::render(&mut text);
-        text
+        catalogue::SERIES.of(()).set(u32::try_from(openmetrics::samples(&text)).unwrap_or(u32::MAX));
+        let written = match exposition {
+            Exposition::Text => text,
+            Exposition::OpenMetrics => openmetrics::from_text(&text, &shown),
+        };
+        catalogue::RENDER.of(()).record(started.elapsed().as_secs_f64());
+        written
     }
 }
 
@@ -170,70 +204,18 @@ fn count_dropped_lines() {
 
 fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryError> {
     let filter = parse_log_filter(&config.log_filter)?;
-    let tracers = tracer_provider(&config)?;
-    let spans = span_layer(&tracers);
+    let exemplars = Arc::new(Store::default());
+    let tracers = traces::provider(&config, Arc::clone(&exemplars))?;
+    let spans = traces::layer(&tracers);
     let lines = LogLayer::new(config.log_format, sink, config.service_version, &config.environment);
     let subscriber = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter));
     let first = tracing::subscriber::set_global_default(subscriber).is_ok();
-    let metrics = start_metrics(config.service_version, config.revision);
+    let metrics = start_metrics(config.service_version, config.revision, exemplars);
     tracing::debug!(first, "telemetry is running");
     Ok(Telemetry { tracers, metrics, lines: None })
 }
 
-fn span_layer<S>(tracers: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S>
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    tracing_opentelemetry::layer()
-        .with_tracer(tracers.tracer("paygauge"))
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_tracked_inactivity(false)
-        // Spans whatever the log filter says, or lines would lose their trace; events stay in the log, which masks.
-        .with_filter(filter_fn(|of| of.is_span() && *of.level() <= Level::INFO && of.target().starts_with("paygauge")))
-}
-
-fn tracer_provider(config: &TelemetryConfig) -> Result<SdkTracerProvider, TelemetryError> {
-    let resource = Resource::builder_empty()
-        .with_service_name("paygauge")
-        .with_attributes([
-            KeyValue::new("service.version", config.service_version),
-            KeyValue::new("deployment.environment.name", config.environment.clone()),
-        ])
-        .build();
-    // Not parent-based: a client's `traceparent` must not choose what we keep.
-    let builder = SdkTracerProvider::builder().with_resource(resource).with_sampler(Sampler::AlwaysOn);
-    Ok(match &config.otlp_endpoint {
-        Some(endpoint) => builder.with_span_processor(span_processor(endpoint)?).build(),
-        None => builder.build(),
-    })
-}
-
-fn span_processor(endpoint: &str) -> Result<BatchSpanProcessor, TelemetryError> {
-    // The exporter's HTTP client needs a process-wide choice of cryptography; an earlier one is as good.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let exporter = SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(traces_url(endpoint))
-        .with_timeout(EXPORT_TIMEOUT)
-        .build()
-        .map_err(|error| TelemetryError::OtlpEndpoint { endpoint: endpoint.to_owned(), reason: error.to_string() })?;
-    let batches = BatchConfigBuilder::default()
-        .with_max_queue_size(SPAN_QUEUE)
-        .with_max_export_batch_size(SPAN_BATCH)
-        .with_scheduled_delay(SPAN_BATCH_EVERY)
-        .build();
-    Ok(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
-}
-
-fn traces_url(endpoint: &str) -> String {
-    let base = endpoint.trim_end_matches('/');
-    if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
-}
-
-fn start_metrics(version: &'static str, revision: &'static str) -> MetricsHandle {
+fn start_metrics(version: &'static str, revision: &'static str, exemplars: Arc<Store>) -> MetricsHandle {
     static STARTED: Once = Once::new();
     let handle = family::recorder().handle();
     STARTED.call_once(|| {
@@ -253,7 +235,7 @@ fn start_metrics(version: &'static str, revision: &'static str) -> MetricsHandle
             tracing::warn!(%error, "no thread for the upkeep of metrics");
         }
     });
-    MetricsHandle(handle)
+    MetricsHandle { exporter: handle, exemplars }
 }
 
 /// Telemetry of a test process: lines are kept in memory, all levels of paygauge's own, no span is exported.
@@ -286,7 +268,7 @@ pub fn for_tests() -> TestTelemetry {
         let config = TelemetryConfig {
             log_format: LogFormat::Json,
             log_filter: "info,paygauge=trace".to_owned(),
-            otlp_endpoint: None,
+            traces: TracesConfig::none(),
             service_version: "0.0.0-test",
             revision: "unknown",
             environment: "test".to_owned(),
@@ -294,7 +276,7 @@ pub fn for_tests() -> TestTelemetry {
         let metrics = match start(config, Sink::Memory(lines.clone())) {
             Ok(telemetry) => telemetry.metrics(),
             // The filter above is a constant and there is no endpoint; metrics need neither.
-            Err(_) => start_metrics("0.0.0-test", "unknown"),
+            Err(_) => start_metrics("0.0.0-test", "unknown", Arc::default()),
         };
         TestTelemetry { metrics, lines }
     });
@@ -309,7 +291,7 @@ mod tests {
         TelemetryConfig {
             log_format: LogFormat::Human,
             log_filter: "info".to_owned(),
-            otlp_endpoint: None,
+            traces: TracesConfig::none(),
             service_version: "0.0.0-test",
             revision: "unknown",
             environment: "test".to_owned(),
@@ -334,83 +316,12 @@ mod tests {
         assert!(error.to_string().contains("a=b=c"), "{error}");
         let whole = format!("{:#}", anyhow::Error::from(error));
         assert_eq!(whole.matches("error parsing level filter").count(), 1, "{whole}");
-        let endpoint = Some("http://exa mple:4318".to_owned());
-        let error = init(TelemetryConfig { otlp_endpoint: endpoint, ..config() }).expect_err("not a URL");
-        assert!(error.to_string().contains("exa mple"), "{error}");
-    }
-
-    #[test]
-    fn the_receivers_base_url_gets_the_path_of_traces() {
-        assert_eq!(traces_url("http://a:4318/"), "http://a:4318/v1/traces");
-        assert_eq!(traces_url("http://a:4318/v1/traces"), "http://a:4318/v1/traces");
-    }
-
-    /// Spans made by `act` go to a receiver at `endpoint`.
-    fn exporting(endpoint: String, act: impl FnOnce()) -> SdkTracerProvider {
-        let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..config() };
-        let tracers = tracer_provider(&config).expect("a good endpoint");
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(span_layer(&tracers)), act);
-        tracers
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn spans_reach_an_otlp_receiver_with_their_name_and_without_events() {
-        use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-        use prost::Message as _;
-        use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
-
-        let receiver = MockServer::start().await;
-        let traces = Mock::given(matchers::path("/v1/traces")).respond_with(ResponseTemplate::new(200));
-        traces.mount(&receiver).await;
-        let tracers = exporting(receiver.uri(), || {
-            let span = tracing::info_span!("x", otel.name = "GET /v1/products", status = tracing::field::Empty);
-            span.in_scope(|| tracing::info!("an event"));
-            span.record("status", 200);
-            tracing::debug_span!("too fine").in_scope(|| ());
-            tracing::info_span!(target: "hyper", "not ours").in_scope(|| ());
-        });
-        let flushed = tokio::task::spawn_blocking(move || tracers.shutdown_with_timeout(SHUTDOWN_TIMEOUT)).await;
-        flushed.expect("it does not panic").expect("the receiver answers");
-
-        let requests = receiver.received_requests().await.expect("recording is on");
-        let decoded = requests.iter().map(|r| ExportTraceServiceRequest::decode(r.body.as_slice()).expect("protobuf"));
-        let resources: Vec<_> = decoded.flat_map(|request| request.resource_spans).collect();
-        let service = &resources[0].resource.as_ref().expect("a resource").attributes;
-        assert!(service.iter().any(|a| a.key == "service.name" && format!("{:?}", a.value).contains("paygauge")));
-        let spans: Vec<_> = resources.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans).collect();
-        assert_eq!(spans.iter().map(|span| span.name.as_str()).collect::<Vec<_>>(), ["GET /v1/products"]);
-        assert!(spans[0].events.is_empty() && spans[0].attributes.iter().any(|a| a.key == "status"));
-    }
-
-    #[test]
-    fn a_receiver_that_never_answers_holds_nobody_up() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let endpoint = format!("http://{}", silent.local_addr().expect("it is bound"));
-        let started = std::time::Instant::now();
-        let tracers = exporting(endpoint, || {
-            for _ in 0..4 * SPAN_QUEUE {
-                tracing::info_span!("one of many").in_scope(|| ());
-            }
-        });
-        assert!(started.elapsed() < EXPORT_TIMEOUT, "spans beyond the queue are dropped, not waited for");
-        assert!(tracers.shutdown_with_timeout(Duration::from_millis(200)).is_err());
-        assert!(started.elapsed() < EXPORT_TIMEOUT + Duration::from_secs(1), "the wait at the end is bounded");
-    }
-
-    #[test]
-    fn a_span_has_a_trace_even_when_no_line_is_wanted() {
-        let tracers = tracer_provider(&config()).expect("no endpoint");
-        let lines = MemorySink::default();
-        let silent =
-            LogLayer::new(LogFormat::Json, Sink::Memory(lines.clone()), "", "").with_filter(EnvFilter::new("off"));
-        let subscriber = tracing_subscriber::registry().with(span_layer(&tracers)).with(silent);
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info_span!("test").in_scope(|| {
-                tracing::error!(target: "paygauge", "nobody reads this");
-                assert!(current_trace_id().is_some());
-            });
-        });
-        assert!(lines.lines().is_empty());
+        for otlp_protocol in [OtlpProtocol::HttpProtobuf, OtlpProtocol::Grpc] {
+            let otlp_endpoint = Some("http://exa mple:4318".to_owned());
+            let traces = TracesConfig { otlp_endpoint, otlp_protocol, keep_ratio: 1.0 };
+            let error = init(TelemetryConfig { traces, ..config() }).expect_err("not a URL");
+            assert!(error.to_string().contains("exa mple"), "{error}");
+        }
     }
 
     #[test]

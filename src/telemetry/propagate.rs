@@ -1,16 +1,49 @@
-//! W3C trace context at the edges: from a request's headers into a span, from a span into headers.
+//! W3C trace context at the edges: a caller's trace and ours are linked, never one.
 //!
-//! Only `traceparent` in its exact version 00 shape is believed; `tracestate` and baggage are neither read nor sent.
+//! A public client must not choose our trace ids or what we keep, so its `traceparent` only becomes a link, and only in
+//! its exact version 00 shape; `traceresponse` tells it our trace. `tracestate` and baggage are neither read nor sent,
+//! and no PG is sent anything: none documents the header.
 
-use axum::http::{HeaderMap, HeaderValue};
-use opentelemetry::Context;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 const TRACEPARENT: &str = "traceparent";
+/// In which the answer to a request names its trace.
+pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+/// Says on a link why it is there.
+const LINK_KIND: &str = "payments.link.kind";
+
+/// Why a span links to another trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// The caller's own trace.
+    Caller,
+    /// The trace that placed the order.
+    Order,
+    /// The trace that last began to confirm the payment.
+    Confirm,
+    /// The trace that asked for the cancellation.
+    Cancel,
+    /// The trace that took in the webhook.
+    Webhook,
+}
+
+impl Link {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Order => "order",
+            Self::Confirm => "confirm",
+            Self::Cancel => "cancel",
+            Self::Webhook => "webhook",
+        }
+    }
+}
 
 struct Headers<'a>(&'a HeaderMap);
 
@@ -36,21 +69,37 @@ fn is_exact(value: &str) -> bool {
     }
 }
 
-/// Makes the caller's span the parent of `span`, if the headers name one. To be called before `span` is entered.
-pub fn adopt_parent(span: &Span, headers: &HeaderMap) {
-    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
-    if parent.span().span_context().is_valid() {
-        // Fails only where no trace layer is installed, and then there is no trace to continue.
-        drop(span.set_parent(parent));
+/// Links `span` to the caller's, if the headers name one.
+pub fn link_caller(span: &Span, headers: &HeaderMap) {
+    let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
+    span.add_link_with_attributes(caller.span().span_context().clone(), vec![kind(Link::Caller)]);
+}
+
+/// Links the span being worked in to the root of a trace that is stored on a row.
+pub fn link(stored: Option<&str>, why: Link) {
+    let root = stored.and_then(root_of).filter(|root| current().is_none_or(|own| own.trace_id() != root.trace_id()));
+    if let Some(root) = root {
+        Context::current().span().add_link(root, vec![kind(why)]);
     }
 }
 
-/// Adds the current span as `traceparent`; nothing outside of a trace. For receivers that document the header.
-pub fn inject(headers: &mut HeaderMap) {
-    let value = current().and_then(|span| HeaderValue::try_from(traceparent(&span)).ok());
-    if let Some(value) = value {
-        headers.insert(TRACEPARENT, value);
-    }
+fn kind(why: Link) -> KeyValue {
+    KeyValue::new(LINK_KIND, why.as_str())
+}
+
+/// The root of one of our traces: `traces` gives it the second half of the trace's id.
+fn root_of(trace: &str) -> Option<SpanContext> {
+    let trace = TraceId::from_hex(trace).ok().filter(|_| trace.len() == 32)?;
+    let [.., a, b, c, d, e, f, g, h] = trace.to_bytes();
+    let root = SpanId::from_bytes([a, b, c, d, e, f, g, h]);
+    let context = SpanContext::new(trace, root, TraceFlags::SAMPLED, true, TraceState::default());
+    context.is_valid().then_some(context)
+}
+
+/// The span being worked in, as the value of `traceresponse`.
+#[must_use]
+pub fn traceresponse() -> Option<HeaderValue> {
+    current().and_then(|span| HeaderValue::try_from(traceparent(&span)).ok())
 }
 
 fn traceparent(span: &SpanContext) -> String {
@@ -70,9 +119,8 @@ pub fn current_trace_id() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderName;
-
     use super::*;
+    use crate::telemetry::traces::tests::spans_of;
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -83,30 +131,24 @@ mod tests {
         )])
     }
 
-    fn trace_of(value: &str) -> Option<String> {
-        drop(crate::telemetry::for_tests());
-        let span = tracing::info_span!("test");
-        adopt_parent(&span, &headers(value));
-        span.in_scope(current_trace_id)
-    }
-
-    #[test]
-    fn a_span_continues_the_callers_trace_and_passes_it_on() {
-        drop(crate::telemetry::for_tests());
-        let span = tracing::info_span!("test");
-        adopt_parent(&span, &headers(GOOD));
-        span.in_scope(|| {
-            assert_eq!(current_trace_id().as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-            let mut outgoing = HeaderMap::new();
-            inject(&mut outgoing);
-            let sent = outgoing.get(TRACEPARENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-            assert!(is_exact(sent) && sent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{sent}");
-            assert!(!sent.contains("00f067aa0ba902b7"), "our own span is the parent of what follows");
+    fn links_of(value: &str) -> (String, Vec<String>) {
+        let spans = spans_of(|| link_caller(&tracing::info_span!("test"), &headers(value)));
+        let span = spans.first().expect("a span");
+        let links = span.links.iter().map(|link| {
+            format!("{} {} {}", link.span_context.trace_id(), link.span_context.span_id(), link.attributes[0].value)
         });
+        (span.span_context.trace_id().to_string(), links.collect())
     }
 
     #[test]
-    fn every_span_has_a_trace_even_with_no_exporter_and_no_parent() {
+    fn a_callers_trace_is_linked_and_never_continued() {
+        let (own, links) = links_of(GOOD);
+        assert_eq!(links, ["4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7 caller"]);
+        assert!(own.len() == 32 && !own.starts_with("4bf92f35"), "{own}");
+    }
+
+    #[test]
+    fn what_is_no_exact_traceparent_is_no_link() {
         for bad in [
             "",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
@@ -116,16 +158,43 @@ mod tests {
             "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
         ] {
-            let trace = trace_of(bad).expect("a span always has a trace");
-            assert_eq!(trace.len(), 32);
-            assert!(!trace.starts_with("4bf92f35") && !trace.trim_matches('0').is_empty(), "{bad}: {trace}");
+            let (own, links) = links_of(bad);
+            assert!(own.len() == 32 && !own.trim_matches('0').is_empty(), "{bad}: {own}");
+            assert_eq!(links, Vec::<String>::new(), "{bad}");
         }
     }
 
     #[test]
-    fn outside_of_a_span_there_is_nothing_to_pass_on() {
-        let mut outgoing = HeaderMap::new();
-        inject(&mut outgoing);
-        assert!(outgoing.is_empty() && current_trace_id().is_none());
+    fn a_stored_trace_leads_to_its_root_and_nonsense_to_nothing() {
+        let mut stored = None;
+        let spans = spans_of(|| {
+            tracing::info_span!("first").in_scope(|| stored = current_trace_id());
+            tracing::info_span!("second").in_scope(|| {
+                link(stored.as_deref(), Link::Order);
+                link(current_trace_id().as_deref(), Link::Confirm);
+                for nonsense in [None, Some(""), Some("kim@example.com"), Some("0"), Some(&"0".repeat(32))] {
+                    link(nonsense, Link::Confirm);
+                }
+            });
+        });
+        let [first, second] = spans.as_slice() else { panic!("two spans: {spans:?}") };
+        let links: Vec<_> = second.links.iter().collect();
+        assert_eq!(links.len(), 1, "{links:?}");
+        assert_eq!(links[0].span_context.trace_id(), first.span_context.trace_id());
+        assert_eq!(links[0].span_context.span_id(), first.span_context.span_id());
+        assert_eq!(links[0].attributes, [KeyValue::new(LINK_KIND, "order")]);
+    }
+
+    #[test]
+    fn an_answer_names_its_trace_and_outside_of_a_span_there_is_none() {
+        assert!(traceresponse().is_none() && current_trace_id().is_none());
+        let spans = spans_of(|| {
+            tracing::info_span!("test").in_scope(|| {
+                let told = traceresponse().expect("a trace");
+                let told = told.to_str().expect("text");
+                assert!(is_exact(told) && told.contains(&current_trace_id().expect("a trace")), "{told}");
+            });
+        });
+        assert_eq!(spans.len(), 1);
     }
 }

@@ -24,7 +24,7 @@ use crate::clock;
 use crate::db::DbError;
 use crate::payments::{expire, recovery, webhook};
 use crate::telemetry::labels::{Task, TickResult};
-use crate::telemetry::{current_trace_id, record};
+use crate::telemetry::{current_trace_id, record, traces};
 
 /// How long a task rests after the database failed it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -63,13 +63,13 @@ struct Worker {
 
 async fn recovery_loop(worker: Worker, stop: CancellationToken, poll: Duration) {
     while awake(&stop, &worker.app.nudges.recovery, poll).await {
-        worker.tick(Task::Recovery, async |app| recovery::recover_batch(app, current_trace_id()).await).await;
+        worker.tick(Task::Recovery, async |app| recovery::recover_batch(app).await).await;
     }
 }
 
 async fn webhooks_loop(worker: Worker, stop: CancellationToken, poll: Duration) {
     while awake(&stop, &worker.app.nudges.webhooks, poll).await {
-        worker.tick(Task::Webhooks, async |app| webhook::apply_batch(app, current_trace_id()).await).await;
+        worker.tick(Task::Webhooks, async |app| webhook::apply_batch(app).await).await;
     }
 }
 
@@ -129,12 +129,21 @@ async fn or_failed(task: Task, round: impl Future<Output = TickResult>) -> TickR
 impl Worker {
     /// One round of a task, in a trace of its own.
     async fn tick(&self, task: Task, work: impl AsyncFn(&Arc<App>) -> Result<usize, DbError>) {
-        let span = tracing::info_span!(parent: None, "worker.tick", task = task.as_str());
+        let span = tracing::info_span!(
+            parent: None,
+            "worker.round",
+            otel.name = %format_args!("worker {task}"),
+            payments.worker.task = task.as_str(),
+        );
         let (began, worked) = (Instant::now(), AtomicUsize::new(0));
         let round = async {
             match work(&self.app).await {
-                Ok(0) => TickResult::Idle,
+                Ok(0) => {
+                    traces::rows(0);
+                    TickResult::Idle
+                }
                 Ok(rows) => {
+                    traces::rows(rows);
                     tracing::debug!(task = task.as_str(), rows, "worked");
                     worked.store(rows, Ordering::Relaxed);
                     TickResult::Worked
@@ -145,7 +154,11 @@ impl Worker {
                 }
             }
         };
-        let result = or_failed(task, round.instrument(span)).await;
+        let result = or_failed(task, round.instrument(span.clone())).await;
+        if result == TickResult::Failed {
+            span.in_scope(|| traces::failed("error"));
+        }
+        drop(span);
         let rows = u64::try_from(worked.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
         record::worker_round(task, began.elapsed(), rows);
         record::worker_tick(task, result, clock::now());

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::telemetry::labels::{HttpMethod, Label as _, RouteLabel, StatusLabel};
 use crate::telemetry::ledger::{Ledger, Step};
-use crate::telemetry::{propagate, record};
+use crate::telemetry::{propagate, record, traces};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -81,7 +81,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     let route = RouteLabel::of(request.extensions().get::<MatchedPath>());
     let request_id = RequestId::of(request.headers());
     let span = server_span(method, route, &request_id);
-    propagate::adopt_parent(&span, request.headers());
+    propagate::link_caller(&span, request.headers());
     request.extensions_mut().insert(request_id.clone());
 
     let ledger = Ledger::new();
@@ -108,11 +108,10 @@ fn server_span(method: HttpMethod, route: RouteLabel, request_id: &RequestId) ->
         "http_request",
         otel.name = %format_args!("{method} {}", route.text()),
         otel.kind = "server",
-        otel.status_code = tracing::field::Empty,
         http.request.method = method.as_str(),
         http.route = route.text(),
         http.response.status_code = tracing::field::Empty,
-        error.type = tracing::field::Empty,
+        payments.problem.code = tracing::field::Empty,
         request_id = request_id.as_str(),
     )
 }
@@ -146,6 +145,9 @@ impl Canonical {
         if let Ok(timing) = HeaderValue::try_from(self.server_timing()) {
             headers.insert(SERVER_TIMING, timing);
         }
+        if let Some(trace) = self.span.in_scope(propagate::traceresponse) {
+            headers.insert(propagate::TRACERESPONSE, trace);
+        }
     }
 
     fn server_timing(&self) -> String {
@@ -159,9 +161,11 @@ impl Canonical {
 
     fn finish_span(&self) {
         self.span.record("http.response.status_code", self.status);
+        if let Some(code) = self.code {
+            self.span.record("payments.problem.code", code.0);
+        }
         if self.status >= INTERNAL_SERVER_ERROR {
-            self.span.record("otel.status_code", "ERROR");
-            self.span.record("error.type", self.code.map_or(self.ending.as_str(), |code| code.0));
+            traces::failed(self.code.map_or(self.ending.as_str(), |code| code.0));
         }
     }
 
@@ -201,9 +205,12 @@ impl Drop for Canonical {
             self.status = INTERNAL_SERVER_ERROR;
         }
         let elapsed = self.started.elapsed();
-        record::http_request(self.method, self.route, StatusLabel::of(Some(self.status)), elapsed);
-        self.finish_span();
-        self.span.in_scope(|| self.write_line(elapsed));
+        // The span is the trace of this observation, and ends with it.
+        self.span.in_scope(|| {
+            record::http_request(self.method, self.route, StatusLabel::of(Some(self.status)), elapsed);
+            self.finish_span();
+            self.write_line(elapsed);
+        });
     }
 }
 
@@ -276,8 +283,11 @@ mod tests {
                 && timing.contains(", lock_wait;dur=12.345, pg_call;dur=250, compute;dur=")
         );
         assert!(!timing.contains("pool_wait"), "what did not occur is not told: {timing}");
+        let told = header(&response, "traceresponse").to_owned();
         let body = axum::body::to_bytes(response.into_body(), 100).await.expect("a short body");
-        assert_eq!(body, "4bf92f3577b34da6a3ce929d0e0e4737", "the caller's trace is continued");
+        let trace = String::from_utf8_lossy(&body).into_owned();
+        assert!(trace.len() == 32 && !trace.starts_with("4bf92f35"), "no caller chooses our trace: {trace}");
+        assert!(told.starts_with(&format!("00-{trace}-")) && told.ends_with("-01"), "{told}");
 
         let lines = lines(&telemetry, "req_answer-1");
         let [line] = lines.as_slice() else { panic!("one line per request: {lines:?}") };
@@ -287,7 +297,7 @@ mod tests {
             ("outcome", "answered"),
             ("level", "info"),
             ("msg", "request"),
-            ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4737"),
+            ("trace_id", trace.as_str()),
         ] {
             assert_eq!(line[name], value, "{name}");
         }

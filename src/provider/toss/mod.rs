@@ -28,6 +28,7 @@ use crate::domain::evidence::{
     CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSent, NotSentReason, PaymentKey, Snapshot,
 };
 use crate::domain::ids::OrderId;
+use crate::telemetry::traces::{self, Sent};
 use http::{Outcome, Reply};
 
 /// The header that makes a POST repeatable for 15 days.
@@ -80,6 +81,8 @@ pub enum TossSetupError {
 pub struct Toss {
     client: Client,
     base_url: String,
+    host: String,
+    port: u16,
     m_id: Option<String>,
     confirm_timeout: Duration,
     cancel_timeout: Duration,
@@ -100,6 +103,8 @@ impl Toss {
         let client = build_client(&base_url, &config)?;
         Ok(Self {
             client,
+            host: base_url.host_str().unwrap_or_default().to_owned(),
+            port: base_url.port_or_known_default().unwrap_or_default(),
             base_url: base_url.as_str().trim_end_matches('/').to_owned(),
             m_id: config.m_id,
             confirm_timeout: config.confirm_timeout,
@@ -109,6 +114,7 @@ impl Toss {
     }
 
     async fn send_confirm(&self, request: &ConfirmRequest) -> Exchange<ConfirmAnswer> {
+        self.sends("POST", "/v1/payments/confirm");
         let post = self.post("/v1/payments/confirm", &request.idempotency_key, self.confirm_timeout);
         let outcome = match wire::confirm_body(request) {
             Some(body) => http::send(&self.client, post.body(body).build()).await,
@@ -118,6 +124,7 @@ impl Toss {
     }
 
     async fn send_cancel(&self, request: &CancelRequest) -> Exchange<CancelAnswer> {
+        self.sends("POST", "/v1/payments/{paymentKey}/cancel");
         let path = format!("/v1/payments/{}/cancel", encode_segment(request.payment_key.as_str()));
         let post = self.post(&path, &request.idempotency_key, self.cancel_timeout);
         let outcome = match wire::cancel_body(request) {
@@ -127,15 +134,22 @@ impl Toss {
         self.exchange(outcome)
     }
 
-    async fn send_inquiry(&self, path: &str) -> Exchange<Inquiry> {
+    async fn send_inquiry(&self, path: &str, template: &'static str) -> Exchange<Inquiry> {
+        self.sends("GET", template);
         self.exchange(http::send(&self.client, self.get(path)).await)
     }
 
     async fn send_list(&self, request: &ListRequest) -> Exchange<Listing> {
+        self.sends("GET", "/v1/transactions");
         let path = list::path(request);
         let get = self.client.get(format!("{}{path}", self.base_url)).timeout(LIST_TIMEOUT).build();
         let outcome = http::send_within(&self.client, get, LIST_BODY_BYTES_MAX).await;
         list::exchange(outcome, request, self.m_id.as_deref())
+    }
+
+    /// Tells the attempt's span what is sent, without the ids in it.
+    fn sends(&self, method: &'static str, template: &'static str) {
+        traces::sends(Sent { method, template, host: &self.host, port: self.port });
     }
 
     fn post(&self, path: &str, idempotency_key: &str, timeout: Duration) -> reqwest::RequestBuilder {
@@ -195,12 +209,12 @@ impl Provider for Toss {
 
     fn inquire<'a>(&'a self, payment_key: &'a PaymentKey) -> BoxFuture<'a, Exchange<Inquiry>> {
         let path = format!("/v1/payments/{}", encode_segment(payment_key.as_str()));
-        Box::pin(async move { self.send_inquiry(&path).await })
+        Box::pin(async move { self.send_inquiry(&path, "/v1/payments/{paymentKey}").await })
     }
 
     fn inquire_by_order<'a>(&'a self, order_id: OrderId) -> BoxFuture<'a, Exchange<Inquiry>> {
         let path = format!("/v1/payments/orders/{}", encode_segment(&order_id.to_string()));
-        Box::pin(async move { self.send_inquiry(&path).await })
+        Box::pin(async move { self.send_inquiry(&path, "/v1/payments/orders/{orderId}").await })
     }
 
     fn transactions<'a>(&'a self, request: &'a ListRequest) -> BoxFuture<'a, Exchange<Listing>> {

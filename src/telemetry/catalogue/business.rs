@@ -1,10 +1,10 @@
 //! The metrics of money and stock: use cases, their steps, states, doubts and units.
 
-use metrics::{Counter, Histogram};
+use metrics::Counter;
 
 use super::{KRW, Kind, LabelInfo, MetricInfo, PAY, STATE, STEPS, Unit, real};
 use crate::domain::evidence::DeclineClass;
-use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, InquiryResult, Label, MoneyMove,
     Operation, OperationOutcome, OutcomeClass, PaymentMethod, ProviderLabel, ReservationResult, StatusWord, Step,
@@ -43,10 +43,10 @@ catalogue! {
     "Use cases ended, counted after commit. How many per second succeed, and how do the others end?";
     Histogram OPERATION_DURATION = "payments_operation_duration_seconds" {
         operation: Operation, outcome_class: OutcomeClass
-    } Seconds, buckets PAY, from_zero FromZero::Every,
+    } Seconds, buckets PAY, exemplars Part, from_zero FromZero::Every,
     "Time of a whole use case. How long does a customer wait for money?";
     Histogram STEP = "payments_step_duration_seconds" { operation: Operation, step: Step } Seconds, buckets STEPS,
-    from_zero FromZero::Every,
+    exemplars Part, from_zero FromZero::Every,
     "Where the time of a use case went; its steps add up to the whole. Which step eats the time?";
     Histogram AMOUNT = "payments_amount_minor_units" { operation: MoneyMove, currency: CurrencyLabel } MinorUnits,
     buckets KRW, from_zero FromZero::Those(|(_, currency)| matches!(currency, CurrencyLabel::Krw)),
@@ -70,7 +70,7 @@ catalogue! {
     "Uncertain outcomes that became certain, in time or not (within 5 min). How does doubt end?";
     Histogram DOUBT_DURATION = "payments_doubt_duration_seconds" {
         operation: MoneyMove, resolution: DoubtResolution
-    } Seconds, buckets STATE, from_zero FromZero::Every,
+    } Seconds, buckets STATE, exemplars Part, from_zero FromZero::Every,
     "From the intent to certainty, where the outcome was uncertain. How long are customers in limbo?";
     Counter INQUIRIES = "payments_inquiries_total" { provider: ProviderLabel, result: InquiryResult } Count,
     from_zero FromZero::Those(|(provider, _)| real(provider)),

@@ -1,9 +1,9 @@
 //! The metrics of the database as this process uses it.
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge};
 
 use super::{DB, Kind, LabelInfo, MetricInfo, Unit};
-use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{Contention, Dependency, Label, LockResource, PoolConnectionState, Tx, TxResult};
 
 catalogue! {
@@ -20,7 +20,7 @@ catalogue! {
     Counter POOL_TIMEOUTS = "db_client_connection_timeouts_total" {} Count, from_zero FromZero::Every,
     "Callers that never got a database connection.";
     Histogram TRANSACTION = "payments_db_transaction_duration_seconds" { tx: Tx, result: TxResult } Seconds,
-    buckets DB, from_zero FromZero::Never, "Time from begin to the end of a transaction. Which one is long?";
+    buckets DB, exemplars Span, from_zero FromZero::Never, "Time from begin to the end of a transaction. Which one is long?";
     Counter TRANSACTION_CONTENTION = "payments_db_transaction_contention_total" { tx: Tx, reason: Contention } Count,
     from_zero FromZero::Every, "Transactions that others made fail. A deadlock is a bug: locks have one order.";
     Counter TRANSACTION_RETRIES = "payments_db_transaction_retries_total" { tx: Tx } Count,

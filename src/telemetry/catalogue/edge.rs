@@ -1,9 +1,9 @@
 //! The metrics of the edge: requests, refusals, idempotency keys, webhooks at the door.
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge};
 
 use super::{HTTP, Kind, LabelInfo, MetricInfo, Unit, real};
-use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{
     HttpMethod, IdempotencyResult, IdempotentRoute, Label, ProviderLabel, RejectionReason, RouteLabel, StatusLabel,
     WebhookReceived,
@@ -14,7 +14,7 @@ catalogue! {
     [
     Histogram HTTP_REQUEST = "http_server_request_duration_seconds" {
         http_request_method: HttpMethod, http_route: RouteLabel, http_response_status_code: StatusLabel
-    } Seconds, buckets HTTP, from_zero FromZero::Never,
+    } Seconds, buckets HTTP, exemplars Span, from_zero FromZero::Never,
     "Time from the first byte of a request's head to the head of its response. Which route is slow or failing?";
     Gauge HTTP_ACTIVE = "http_server_active_requests" { http_request_method: HttpMethod } Count,
     from_zero FromZero::Every, "Requests being answered now. Are we saturated or stuck?";

@@ -1,9 +1,9 @@
 //! The metrics of what goes to a PG and what protects us from one.
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge};
 
 use super::{Kind, LabelInfo, MetricInfo, PAY, Unit, real};
-use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{
     AdmissionRefusal, BreakerState, Label, Lane, ProviderLabel, ProviderOperation, ProviderOutcome, StatusLabel,
 };
@@ -14,7 +14,7 @@ catalogue! {
     Histogram PROVIDER_CALL = "http_client_request_duration_seconds" {
         provider: ProviderLabel, operation: ProviderOperation, outcome: ProviderOutcome,
         http_response_status_code: StatusLabel
-    } Seconds, buckets PAY, from_zero FromZero::Never,
+    } Seconds, buckets PAY, exemplars Span, from_zero FromZero::Never,
     "Time of one call to a PG. Is the PG slow or failing?";
     Gauge PROVIDER_ACTIVE = "http_client_active_requests" {
         provider: ProviderLabel, operation: ProviderOperation

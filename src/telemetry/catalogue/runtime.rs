@@ -1,10 +1,10 @@
 //! The metrics of the process itself: log lines, panics, the runtime, memory and files.
 
-use metrics::{Counter, Histogram};
+use metrics::{Counter, Gauge};
 
 use super::{DB, Kind, LabelInfo, MetricInfo, Unit};
-use crate::telemetry::family::{Family, FromZero};
-use crate::telemetry::labels::{Label, LogLevel, RedactionRule};
+use crate::telemetry::family::{Family, FromZero, Histogram};
+use crate::telemetry::labels::{Label, LogLevel, RedactionRule, SpanResult, TraceDecision};
 
 catalogue! {
     RUNTIME
@@ -19,6 +19,16 @@ catalogue! {
     "How late a timer fires. Is the runtime starved of processor time, or blocked?";
     Counter PANICS = "payments_panics_total" {} Count, from_zero FromZero::Every,
     "Panics, caught or not. Each one is a bug.";
+    Counter TRACE_SPANS = "payments_trace_spans_total" { result: SpanResult } Count, from_zero FromZero::Every,
+    "Spans, by what became of them. Do traces arrive, or is the receiver away or too slow?";
+    Counter TRACES = "payments_traces_total" { decision: TraceDecision } Count, from_zero FromZero::Every,
+    "Traces, by why they were kept. Do we keep what somebody will ask for?";
+    Gauge EXEMPLARS_STORED = "payments_exemplars_stored" {} Count, from_zero FromZero::Every,
+    "Buckets that lead to a trace now.";
+    Histogram RENDER = "payments_metrics_render_duration_seconds" {} Seconds, buckets DB, from_zero FromZero::Every,
+    "Time to write the metrics for a scraper.";
+    Gauge SERIES = "payments_metrics_series" {} Count, from_zero FromZero::Every,
+    "Samples in the last answer to a scraper. Does a label grow without bound?";
     ]
     [
     Gauge "payments_build_info" { version, revision } Count, "Always 1; the labels tell what is running.";

@@ -1,11 +1,11 @@
 //! The metrics of background work: rounds, webhooks, the books compared and audited.
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge};
 
 use super::{Kind, LAG, LabelInfo, MetricInfo, Unit, real};
 use crate::domain::audit::AuditRule;
 use crate::domain::reconciliation::FindingKind;
-use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{AuditMode, Label, ProviderLabel, ReconcileOutcome, Task, TickResult, WebhookApplied};
 
 catalogue! {
@@ -24,7 +24,7 @@ catalogue! {
     } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),
     "Stored webhooks dealt with. What did they change, and is somebody forging them?";
     Histogram WEBHOOK_DELAY = "payments_webhook_delay_seconds" { provider: ProviderLabel } Seconds, buckets LAG,
-    from_zero FromZero::Those(|(provider,)| real(provider)),
+    exemplars Part, from_zero FromZero::Those(|(provider,)| real(provider)),
     "From the moment a webhook came in to the moment it was dealt with. Do we act on the PG's events at once?";
     Counter FINDINGS_FILED = "payments_findings_total" { kind: FindingKind } Count, from_zero FromZero::Every,
     "Differences between the PG's books and ours, counted when they are first seen. What is going wrong?";

@@ -10,6 +10,7 @@ use crate::telemetry::labels::{
     OperationOutcome, OutcomeClass, ProviderLabel, ReservationResult, StatusWord, StockMovement,
 };
 use crate::telemetry::ledger::Account;
+use crate::telemetry::traces;
 
 /// How long an outcome may be uncertain before it counts as late.
 const DOUBT_IN_TIME: Duration = Duration::from_secs(300);
@@ -35,6 +36,7 @@ pub fn operation(ended: Ended<'_>) {
     for (step, spent) in account.steps().filter(|(_, spent)| !spent.is_zero()) {
         c::STEP.of((operation, step)).record(spent.as_secs_f64());
     }
+    traces::ended(operation, outcome);
 }
 
 /// Money was taken or given back: real money, `amount` in minor units.

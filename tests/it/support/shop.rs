@@ -285,7 +285,7 @@ pub fn config(database: DbConfig, pg_url: &str, roles: Roles, settings: Settings
         settings,
         log_format: LogFormat::Json,
         log_filter: "info".to_owned(),
-        otlp_endpoint: None,
+        traces: telemetry::TracesConfig::none(),
         crash: CrashSwitch::default(),
     }
 }
