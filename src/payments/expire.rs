@@ -29,7 +29,6 @@ async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
             let orders = db::orders::expire_due(conn, rows).await?;
             let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
             for order in &orders {
-                propagate::link(order.trace_id.as_deref(), Link::Order);
                 let subject = Subject::Order {
                     event: OrderEvent::HoldExpired,
                     from: Some(OrderStatus::Pending),
@@ -43,7 +42,7 @@ async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
             }
             let total = units.values().sum::<i64>();
             db::stock::give_back(conn, units.into_iter().collect()).await?;
-            Ok::<_, DbError>((orders.len(), total))
+            Ok::<_, DbError>((orders, total))
         })
         .await;
     let account = running.end();
@@ -56,6 +55,10 @@ async fn expire(app: &App, trace_id: Option<String>) -> Result<usize, DbError> {
             return Err(error);
         }
     };
+    for order in &expired {
+        propagate::link(order.trace_id.as_deref(), Link::Order);
+    }
+    let expired = expired.len();
     if expired > 0 {
         record::operation(ended(OperationOutcome::Success));
     }

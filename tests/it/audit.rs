@@ -268,7 +268,7 @@ impl Fixture {
         for body in ["{\"read\":1}", "{\"unread\":1}"] {
             http().post(&inbox).body(body).send().await.expect("an answer");
             if body.contains("\"read") {
-                webhook::apply_batch(shop.running.app(), None).await.expect("a batch");
+                webhook::apply_batch(shop.running.app()).await.expect("a batch");
             }
         }
         let orders = [

@@ -296,7 +296,7 @@ async fn a_console_cancel_that_collides_with_ours_is_booked_and_ours_is_refused(
     let cancellation = answer.text("id");
     shop.mock.cancel_in_console(&shop.payment_key(&order.id), 4_000);
     shop.sql("update cancellations set inquire_at = now() where inquire_at is not null").await;
-    paygauge::payments::recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+    paygauge::payments::recovery::recover_batch(shop.running.app()).await.expect("a batch");
     let ours = shop.secret.get(&format!("/v1/cancellations/{cancellation}")).await.expect(StatusCode::OK);
     assert_eq!(ours.text("status"), "refused");
     let now = shop.payment_now(&payment).await;

@@ -387,7 +387,7 @@ async fn rounds_of_the_worker_that_end_before_their_commit_leave_nothing_open() 
     let app = Arc::clone(shop.running.app());
     let rounds = [
         (Tx::Expire, expire::expire_batch(&app, None).map(drop).boxed()),
-        (Tx::Lease, recovery::recover_batch(&app, None).map(drop).boxed()),
+        (Tx::Lease, recovery::recover_batch(&app).map(drop).boxed()),
         (Tx::WebhookReceive, webhook::receive(&app, b"{}".to_vec(), None, None).map(drop).boxed()),
     ];
     for (tx, round) in rounds {

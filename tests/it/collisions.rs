@@ -21,7 +21,7 @@ async fn recover(shop: &Shop) {
         shop.sql(&format!("update {table} set inquire_at = now(), lease_until = null where inquire_at is not null"))
             .await;
     }
-    recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+    recovery::recover_batch(shop.running.app()).await.expect("a batch");
 }
 
 async fn deliver(shop: &Shop, body: &Value) {
@@ -30,7 +30,7 @@ async fn deliver(shop: &Shop, body: &Value) {
 }
 
 async fn read_webhooks(shop: &Shop) {
-    webhook::apply_batch(shop.running.app(), None).await.expect("a batch");
+    webhook::apply_batch(shop.running.app()).await.expect("a batch");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,7 +148,7 @@ async fn a_resolution_that_loses_a_deadlock_is_tried_again_at_once() {
     let notice = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": { "paymentKey": key, "status": "DONE" } });
     let sent = shop.publishable.raw(reqwest::Method::POST, "/v1/webhooks/toss").json(&notice).send().await;
     assert_eq!(sent.expect("an answer").status(), StatusCode::OK);
-    let (read, ()) = tokio::join!(webhook::apply_batch(shop.running.app(), None), provoke_a_deadlock(&shop, &rival));
+    let (read, ()) = tokio::join!(webhook::apply_batch(shop.running.app()), provoke_a_deadlock(&shop, &rival));
     assert_eq!(read.expect("a batch"), 1);
     assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
     let once = "select count(*) from webhook_inbox where outcome = 'changed' and attempts = 1";
@@ -169,7 +169,7 @@ async fn two_workers_ask_about_one_payment_once() {
     shop.sql("update payments set inquire_at = now()").await;
     let before = shop.mock.book().calls.lookup;
     let (app, other) = (shop.running.app(), shop.running.app());
-    let rounds = tokio::join!(recovery::recover_batch(app, None), recovery::recover_batch(other, None));
+    let rounds = tokio::join!(recovery::recover_batch(app), recovery::recover_batch(other));
     assert_eq!(rounds.0.expect("a round") + rounds.1.expect("a round"), 1, "one of them has it in hand");
     assert_eq!(shop.mock.book().calls.lookup, before + 1);
     assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");

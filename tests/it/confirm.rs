@@ -222,7 +222,7 @@ async fn a_lost_answer_is_never_shown_as_a_failure() {
     let expired = paygauge::payments::expire::expire_batch(shop.running.app(), None).await.expect("a batch");
     assert_eq!(expired, 0);
     shop.sql("update payments set inquire_at = now()").await;
-    paygauge::payments::recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+    paygauge::payments::recovery::recover_batch(shop.running.app()).await.expect("a batch");
     assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
     shop.close().await;
 }

@@ -37,5 +37,6 @@ mod races;
 mod reconcile;
 mod telemetry;
 mod tidy;
+mod traces;
 mod virtual_account;
 mod webhooks;

@@ -1,3 +1,4 @@
 //! Claims about the metrics as a real Prometheus reads them.
 
+mod exemplars;
 mod harness;

@@ -341,13 +341,13 @@ async fn recovery_that_takes_every_place_does_not_starve_callers_and_waits_itsel
         invariants_client(&shop.database).await.query_one(said, &[]).await.expect("a payment").get(0)
     };
     let before = read().await;
-    assert_eq!(recovery::recover_batch(app, None).await.expect("a round"), 1);
+    assert_eq!(recovery::recover_batch(app).await.expect("a round"), 1);
     assert_eq!(read().await, before, "not to be asked is no evidence, and no try");
     let due = "select count(*) from payments where inquire_at > now() and lease_until is null and doubt is not null";
     assert_eq!(shop.count(due).await, 1, "it waits for its turn");
     drop(place);
     shop.sql("update payments set inquire_at = now() where status = 'confirming'").await;
-    recovery::recover_batch(app, None).await.expect("a round");
+    recovery::recover_batch(app).await.expect("a round");
     assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
     shop.close().await;
 }
@@ -363,12 +363,12 @@ async fn recovery_does_not_touch_a_row_while_the_pg_does_not_answer_inquiries() 
     shop.mock.script(Rule::lookup(failure(500)));
     shop.confirm(&order, &key).await.expect(StatusCode::ACCEPTED);
     shop.sql("update payments set inquire_at = now() - interval '1 minute'").await;
-    assert_eq!(recovery::recover_batch(app, None).await.expect("a round"), 1);
+    assert_eq!(recovery::recover_batch(app).await.expect("a round"), 1);
     assert_eq!(state(&shop, ProviderOperation::Inquire), BreakerState::Open);
     shop.sql("update payments set inquire_at = now() - interval '1 minute'").await;
     let (before, calls) = (rows(&shop).await, shop.mock.book().calls.lookup);
     for _ in 0..3 {
-        assert_eq!(recovery::recover_batch(app, None).await.expect("a round"), 0);
+        assert_eq!(recovery::recover_batch(app).await.expect("a round"), 0);
     }
     assert_eq!(rows(&shop).await, before);
     assert_eq!(shop.mock.book().calls.lookup, calls);

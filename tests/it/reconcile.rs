@@ -91,7 +91,7 @@ async fn recover(shop: &Shop) {
         shop.sql(&format!("update {table} set inquire_at = now(), lease_until = null where inquire_at is not null"))
             .await;
     }
-    recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+    recovery::recover_batch(shop.running.app()).await.expect("a batch");
 }
 
 /// Speaks to the PG behind our back, with the shop's own key.

@@ -8,6 +8,7 @@ use crate::db::{Conn, DbError};
 use crate::domain::evidence::PaymentKey;
 use crate::domain::reconciliation::{Difference, FindingKind, FindingStatus, Listed, dedupe_key};
 use crate::telemetry::labels::Tx;
+use crate::telemetry::propagate::{self, Link};
 use crate::telemetry::record;
 
 /// Files every difference of a payment of ours.
@@ -73,6 +74,9 @@ fn finding(app: &App, item: Item<'_>, sight: &Sight, found: &Difference, origin:
 /// Concludes every finding of this payment by what is seen now: gone, or waiting for a person.
 pub(super) async fn settle(app: &App, item: Item<'_>, sight: &Sight, origin: &Origin) -> Result<Tally, DbError> {
     let (provider, new) = (app.provider.name(), of(app, item, sight, origin));
+    if !new.is_empty() {
+        propagate::link(sight.trace_id.as_deref(), Link::Confirm);
+    }
     let known = Some((sight.payment.id, sight.payment.order_id));
     let (filed, repaired) = app
         .db

@@ -1,3 +1,5 @@
+//! What is kept, what makes room, and what becomes of exemplars, told with spans made by hand.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use opentelemetry::InstrumentationScope;

@@ -1,3 +1,5 @@
+//! What our spans become: ids, roots, errors; and that events do not.
+
 use std::sync::Mutex;
 
 use opentelemetry_sdk::error::OTelSdkResult;

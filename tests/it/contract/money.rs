@@ -183,7 +183,7 @@ pub async fn a_cancel_that_cannot_be_is_told_why() -> Seen {
 
     shop.mock.deposit(&key);
     shop.sql("update payments set inquire_at = now() where status = 'awaiting_deposit'").await;
-    recovery::recover_batch(shop.running.app(), None).await.expect("a batch");
+    recovery::recover_batch(shop.running.app()).await.expect("a batch");
     assert_eq!(shop.order_now(&account.id).await.text("status"), "paid");
     let before = books.read().await;
     seen.take(shop.cancel(&waiting, &all).await, Code::RefundAccountNeeded);

@@ -186,8 +186,8 @@ impl World {
         self.time_passes().await;
         let app = self.app();
         let round = async move {
-            recovery::recover_batch(&app, None).await.expect("a round of recovery");
-            webhook::apply_batch(&app, None).await.expect("a round of webhooks");
+            recovery::recover_batch(&app).await.expect("a round of recovery");
+            webhook::apply_batch(&app).await.expect("a round of webhooks");
             expire::expire_batch(&app, None).await.expect("a round of expiry");
         };
         self.spawn(round).await.expect("a round that ends");

@@ -364,11 +364,11 @@ impl Verb {
                 world.spawn(async move { webhook::receive(&app, body, None, None).await.is_ok() })
             }
             Self::WebhookDeposit | Self::WebhookCanceled => {
-                world.spawn(async move { webhook::apply_batch(&app, None).await.is_ok() })
+                world.spawn(async move { webhook::apply_batch(&app).await.is_ok() })
             }
             Self::Expire => world.spawn(async move { expire::expire_batch(&app, None).await.is_ok() }),
             Self::RecoverConfirm | Self::RecoverApproval | Self::RecoverCancel | Self::RecoverCanceled => {
-                world.spawn(async move { recovery::recover_batch(&app, None).await.is_ok() })
+                world.spawn(async move { recovery::recover_batch(&app).await.is_ok() })
             }
             Self::ReconcileCancel | Self::ReconcileApproval => world.spawn(async move {
                 let (from, until) = (Utc::now() - TimeDelta::hours(1), Utc::now() + TimeDelta::seconds(5));

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod database;
 pub mod invariants;
 pub mod load;
+pub mod otlp;
 pub mod panics;
 pub mod programs;
 pub mod prometheus;

@@ -36,13 +36,13 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Scrapes these `host:port` twice a second, with no rules.
+    /// Scrapes these `host:port` every second, with no rules.
     pub fn scraping(targets: &[&str]) -> Self {
         Self {
             targets: targets.iter().map(|target| (*target).to_owned()).collect(),
             rules: Vec::new(),
             alertmanagers: Vec::new(),
-            scrape_ms: 500,
+            scrape_ms: 1_000,
             evaluation_ms: 1_000,
         }
     }
@@ -193,20 +193,18 @@ impl Prometheus {
         self.api("targets", &[("state", "active")]).await["activeTargets"].as_array().expect("a list").clone()
     }
 
-    /// Waits until every target was scraped at least `times`, each scrape without an error.
+    /// Waits until every target was scraped well at least `times`. A machine may be too busy for a scrape, but none
+    /// may be refused.
     pub async fn scraped(&self, times: usize) {
-        let mut last = String::new();
         let expr = format!("min(sum_over_time(up[1h])) >= {times}");
         eventually("every target is scraped", 2 * PATIENCE, async || {
             for target in self.targets().await {
-                let error = target["lastError"].as_str().unwrap_or_default().to_owned();
+                let error = target["lastError"].as_str().unwrap_or_default();
                 assert!(!error.contains("expected") && !error.contains("not a valid"), "a scrape was refused: {error}");
-                last = error;
             }
             self.value(&expr).await.map(|_| ())
         })
         .await;
-        assert_eq!(last, "");
     }
 
     /// What it wrote so far.
