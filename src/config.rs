@@ -47,6 +47,19 @@ pub struct Roles {
     pub worker: bool,
 }
 
+impl Roles {
+    /// `api`, `worker` or `all`, for whoever reads what the process tells.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match (self.api, self.worker) {
+            (true, false) => "api",
+            (false, true) => "worker",
+            (true, true) => "all",
+            (false, false) => "none",
+        }
+    }
+}
+
 /// Everything `paygauge serve` needs.
 #[derive(Clone)]
 pub struct Config {

@@ -15,14 +15,20 @@ pub enum CrashPlan {
     Hold(CrashPoint),
     /// The process is killed there, as by SIGKILL.
     Kill(CrashPoint),
+    /// The first task that reaches the point panics there.
+    Panic(CrashPoint),
     /// The process is killed when the nth database statement of its life has ended.
     KillAfterStatement(u64),
 }
 
 impl CrashPlan {
-    /// Reads `confirm_intend.committed` or `statement:17`: what a real process is to die at.
+    /// Reads `confirm_intend.committed` or `statement:17`, what a real process is to die at, or
+    /// `panic:confirm_intend.committed`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(point) = text.strip_prefix("panic:") {
+            return CrashPoint::parse(point).map(Self::Panic);
+        }
         match text.strip_prefix("statement:") {
             Some(count) => count.parse().ok().map(Self::KillAfterStatement),
             None => CrashPoint::parse(text).map(Self::Kill),
@@ -107,13 +113,25 @@ impl CrashSwitch {
                 state.plan = None;
                 true
             }
-            Some(CrashPlan::Kill(_) | CrashPlan::Hold(_) | CrashPlan::KillAfterStatement(_)) | None => false,
+            Some(CrashPlan::Panic(at)) if at == point => {
+                state.plan = None;
+                drop(state);
+                defect(point)
+            }
+            Some(CrashPlan::Kill(_) | CrashPlan::Hold(_) | CrashPlan::Panic(_) | CrashPlan::KillAfterStatement(_))
+            | None => false,
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.wires.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Panics with a text that was put together at run time, as a failed `unwrap` does.
+#[expect(clippy::panic, reason = "what a test asked for")]
+fn defect(point: CrashPoint) -> ! {
+    panic!("armed to panic at {point}")
 }
 
 /// Ends the process as `kill -9` does: nothing is flushed, closed or dropped.

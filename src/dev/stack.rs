@@ -71,6 +71,7 @@ fn telemetry_config(vars: &DevVars) -> TelemetryConfig {
         service_version: env!("CARGO_PKG_VERSION"),
         revision: "development",
         environment: Environment::Development.as_str().to_owned(),
+        role: "all",
     }
 }
 

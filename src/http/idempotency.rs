@@ -8,6 +8,7 @@ use super::auth::Caller;
 use super::problem::{Code, Problem};
 use crate::db::idempotency::Scope;
 use crate::payments::claim::fingerprint;
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{IdempotencyResult, IdempotentRoute};
 use crate::telemetry::record;
 
@@ -26,6 +27,7 @@ impl GivenKey {
     pub fn required(self, route: IdempotentRoute) -> Result<String, Problem> {
         self.0.ok_or_else(|| {
             record::idempotency(route, IdempotencyResult::Missing);
+            facts::tell(Fact::Idempotency(IdempotencyResult::Missing));
             Problem::new(Code::IdempotencyKeyMissing, "This request needs an Idempotency-Key header.")
         })
     }

@@ -1,5 +1,7 @@
 //! Runs a money verb for a request: to its end even if the client hangs up, measured once, its answer made whole.
 
+use std::time::Instant;
+
 use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +9,8 @@ use serde::Serialize;
 
 use super::AppState;
 use super::problem::{Code, Problem};
+use crate::telemetry::canonical;
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{IdempotencyResult, IdempotentRoute, Operation, OperationOutcome, ProviderLabel};
 use crate::telemetry::ledger::{self, Account};
 use crate::telemetry::record::{self, Ended};
@@ -107,16 +111,22 @@ pub async fn run(
     work: impl Future<Output = Result<Answer, Problem>> + Send + 'static,
 ) -> Result<Answer, Problem> {
     let measured = async move {
-        let running = ledger::begin();
+        let (started, running) = (Instant::now(), ledger::begin());
+        facts::tell(Fact::Operation(verb.operation));
+        facts::tell(Fact::Provider(verb.provider));
         let result = Box::pin(work).await;
         let (outcome, key) = told(&result);
+        facts::tell(Fact::Outcome(outcome));
+        facts::tell(Fact::Idempotency(key));
         record::operation(verb.ended(outcome, &running.end()));
         record::idempotency(verb.route, key);
+        canonical::late(started);
         result
     };
     match state.detached(measured).await {
         Some(result) => result,
         None => {
+            facts::tell(Fact::Outcome(OperationOutcome::Error));
             record::operation(verb.ended(OperationOutcome::Error, &Account::unknown()));
             Err(Problem::internal("the work panicked"))
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::db::DbError;
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Contention, Step, Tx};
 use crate::telemetry::ledger;
 use crate::telemetry::record;
@@ -22,6 +23,7 @@ pub(super) async fn may_try_again(tx: Tx, error: &ResolveError, tries: &mut u64)
     }
     *tries += 1;
     record::transaction_retry(tx);
+    facts::tell(Fact::Retry);
     tracing::warn!(tx = tx.as_str(), tries = *tries, %error, "a resolution was rolled back and is tried again");
     // Whoever won needs a moment; two losers must not meet again.
     let _waiting = ledger::wait_for(Step::LockWait);

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::claim::{Claim, claim};
 use super::resolve::Target;
 use super::resolve_cancel::{self, CancelResolution, resolve_cancel};
-use super::view;
+use super::{told, view};
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow, NewCancellation};
 use crate::db::events::{self, Origin, Subject};
@@ -32,6 +32,7 @@ use crate::domain::stock::{CancelScope, ScopeError, plan_cancel};
 use crate::provider::call::Call;
 use crate::provider::protection::{Permit, Refused};
 use crate::provider::{CancelRequest, RefundAccount};
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{ProviderOperation, Tx};
 use crate::telemetry::ledger;
 use crate::telemetry::propagate::{self, Link};
@@ -112,6 +113,7 @@ pub enum CancelError {
 
 /// Cancels.
 pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origin) -> Result<Canceled, CancelError> {
+    facts::tell(Fact::Payment(request.payment));
     let intended = match intend(app, &request, &scope, &origin).await? {
         Intended::Go(intended) => intended,
         Intended::Known(id) => return today(app, id).await,
@@ -121,6 +123,8 @@ pub async fn cancel(app: &Arc<App>, request: Cancel, scope: Scope, origin: Origi
     propagate::link(confirmed_in.as_deref(), Link::Confirm);
     traces::about_order(&order.id);
     traces::about_payment(&request.payment);
+    told::cancellation(&cancellation, order.currency);
+    told::customer(&order);
     let (evidence, call) = act(app, &asked, permit).await;
     let target = Target { payment: request.payment, order: order.id, seen: None };
     let id = cancellation.id;
@@ -153,6 +157,7 @@ fn from_view(status: CancellationStatus, view: view::CancellationView, replayed:
 }
 
 async fn today(app: &App, id: CancellationId) -> Result<Canceled, CancelError> {
+    facts::tell(Fact::Cancellation(id));
     app.db
         .read(async |conn| {
             let row = cancellations::find(conn, id).await?.ok_or(CancelError::PaymentNotFound)?;

@@ -17,6 +17,7 @@ use crate::domain::ids::{CancellationId, OrderId, PaymentId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::stock::CancelScope;
 use crate::provider::RefundAccount;
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{StockMovement, Tx};
 use crate::telemetry::{record, traces};
 
@@ -88,6 +89,7 @@ pub async fn cancel_order(
     origin: Origin,
 ) -> Result<OrderCanceled, CancelOrderError> {
     traces::about_order(&request.order);
+    facts::tell(Fact::Order(request.order));
     let step =
         app.db.transaction(Tx::OrderCancel, async |conn| decide(conn, app, &request, &scope, &origin).await).await?;
     let (is_decided, replayed) = match step {

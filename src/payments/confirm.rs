@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::claim::{Claim, claim};
 use super::resolve::{self, Change, Resolution, Target};
-use super::{resolve_cancel, view};
+use super::{resolve_cancel, told, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{Response, Scope};
@@ -27,6 +27,7 @@ use crate::domain::resolution::Evidence;
 use crate::provider::ConfirmRequest;
 use crate::provider::call::Call;
 use crate::provider::protection::{Permit, Refused};
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Lane, ProviderOperation, Tx};
 use crate::telemetry::ledger;
 use crate::telemetry::propagate::{self, Link};
@@ -111,6 +112,8 @@ pub async fn confirm(
     scope: Scope,
     origin: Origin,
 ) -> Result<Confirmed, ConfirmError> {
+    facts::tell(Fact::Order(request.order_id));
+    facts::tell(Fact::Money(request.amount));
     let intended = match intend(app, &request, &scope, &origin).await? {
         Intended::Go(intended) => intended,
         Intended::Known(payment) => return today(app, payment).await,
@@ -123,6 +126,8 @@ pub async fn confirm(
     propagate::link(order.trace_id.as_deref(), Link::Order);
     traces::about_order(&order.id);
     traces::about_payment(&payment.id);
+    told::payment(&payment);
+    told::customer(&order);
     let (evidence, call) = act(app, &payment, &request, permit).await;
     let target = Target { payment: payment.id, order: order.id, seen: Some(payment.version) };
     match resolve::resolve(app, target, evidence, Some(&call), &origin).await {
@@ -164,6 +169,7 @@ fn answered(payment: &PaymentRow, view: view::PaymentView, replayed: bool) -> Co
 }
 
 async fn today(app: &App, payment: PaymentId) -> Result<Confirmed, ConfirmError> {
+    facts::tell(Fact::Payment(payment));
     app.db
         .read(async |conn| {
             let row = db::payments::find(conn, payment).await?.ok_or(ConfirmError::OrderNotFound)?;

@@ -2,8 +2,9 @@
 
 use super::resolve::{Change, ResolveError};
 use crate::app::App;
+use crate::telemetry::canonical;
 use crate::telemetry::labels::{Operation, OperationOutcome, WebhookApplied};
-use crate::telemetry::ledger::{self, Ledger};
+use crate::telemetry::ledger::{self, Account};
 use crate::telemetry::record::{self, Ended};
 
 /// Runs a worker's item and counts what it came to.
@@ -14,13 +15,16 @@ pub(super) async fn measured_item<T>(
     outcome: fn(&Result<T, ResolveError>) -> OperationOutcome,
     item: impl Future<Output = Result<T, ResolveError>>,
 ) {
+    // Within the line's own account: a second one inside would keep the steps from it.
+    let mut account = Account::unknown();
     let measured = async {
         let running = ledger::begin();
         let result = item.await;
-        (result, running.end())
+        account = running.end();
+        result
     };
-    let (result, account) = Ledger::new().scope(measured).await;
     let provider = app.provider.label();
+    let result = canonical::item(operation, provider, outcome, measured).await;
     record::operation(Ended { operation, outcome: outcome(&result), provider, account: &account });
     if let Err(error) = result {
         tracing::error!(operation = operation.as_str(), %id, %error, "an item failed, and will be tried again");

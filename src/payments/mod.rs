@@ -23,5 +23,6 @@ pub mod reconcile;
 pub mod recovery;
 pub mod resolve;
 pub mod resolve_cancel;
+mod told;
 pub mod view;
 pub mod webhook;

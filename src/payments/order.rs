@@ -13,6 +13,7 @@ use crate::db::{self, Conn, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::money::{MINOR_MAX, Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{ReservationResult, StockMovement, Tx};
 use crate::telemetry::{record, traces};
 
@@ -80,6 +81,9 @@ impl<E: Into<PlaceError>> From<E> for Stop {
 
 /// Places an order.
 pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> Result<Placed, PlaceError> {
+    if let Some(reference) = &request.customer_ref {
+        facts::tell(Fact::Customer(reference));
+    }
     let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
     let placed = app
         .db
@@ -140,6 +144,8 @@ async fn write(
         trace_id: origin.trace_id.clone(),
     };
     let order = db::orders::insert(conn, new, app.settings.hold).await?;
+    facts::tell(Fact::Order(id));
+    facts::tell(Fact::Money(total));
     db::orders::insert_items(conn, items.clone()).await?;
     let subject = Subject::Order { event: OrderEvent::Placed, from: None, to: OrderStatus::Pending };
     let detail = json!({ "amount": order.amount, "lines": items.len() });

@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::resolve::{Change, ResolveError, Target, resolve};
 use super::resolve_cancel::{CancelResolution, resolve_cancel};
-use super::{cancel, doubt, measure};
+use super::{cancel, doubt, measure, told};
 use crate::app::App;
 use crate::clock;
 use crate::config::Settings;
@@ -129,6 +129,7 @@ pub(super) struct Asked {
 /// One step with a leased payment.
 pub(super) async fn ask_about(app: &App, row: &PaymentRow, origin: &Origin) -> Result<Asked, ResolveError> {
     ledger::paid_by(row.method);
+    told::payment(row);
     let target = Target { payment: row.id, order: row.order_id, seen: Some(row.version) };
     let (found, call) = match app.provider.inquire(Lane::Background, &row.provider_payment_key).await {
         Ok(asked) => asked,
@@ -261,6 +262,7 @@ pub async fn recover_cancel(app: &App, row: &CancellationRow, origin: &Origin) -
     let payment =
         app.db.read(async |conn| db::payments::find(conn, row.payment_id).await).await?.ok_or(ResolveError::Missing)?;
     ledger::paid_by(payment.method);
+    told::cancellation(row, payment.currency);
     let target = Target { payment: row.payment_id, order: row.order_id, seen: Some(payment.version) };
     let (found, call) = match app.provider.inquire(Lane::Background, &payment.provider_payment_key).await {
         Ok(asked) => asked,

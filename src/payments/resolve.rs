@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::after_commit::AfterCommit;
-use super::{again, cancel, claim, doubt, external, recovery, view};
+use super::{again, cancel, claim, doubt, external, recovery, told, view};
 use crate::app::App;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::orders::OrderRow;
@@ -100,6 +100,7 @@ pub async fn resolve(
     };
     after.tell(app, target);
     ledger::paid_by(resolution.payment.method);
+    told::payment(&resolution.payment);
     if after.follow_up || resolution.change == Change::StillOpen {
         app.nudges.recovery.notify_one();
     }

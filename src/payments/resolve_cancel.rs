@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::after_commit::AfterCommit;
 use super::resolve::{ResolveError, Target};
-use super::{again, cancel, doubt, recovery, view};
+use super::{again, cancel, doubt, recovery, told, view};
 use crate::app::App;
 use crate::db::cancellations::{self, CancellationRow};
 use crate::db::events::{self, Origin, Subject};
@@ -49,13 +49,14 @@ pub async fn resolve_cancel(
     origin: &Origin,
 ) -> Result<CancelResolution, ResolveError> {
     let mut tries = 0;
-    let (resolution, after) = loop {
+    let (resolution, after, currency) = loop {
         match write(app, target, id, evidence.clone(), call, origin).await {
             Err(error) if again::may_try_again(Tx::CancelResolve, &error, &mut tries).await => {}
             done => break done?,
         }
     };
     after.tell(app, target);
+    told::cancellation(&resolution.cancellation, currency);
     if resolution.cancellation.status == CancellationStatus::Requested {
         app.nudges.recovery.notify_one();
     }
@@ -69,7 +70,7 @@ async fn write(
     evidence: CancelEvidence,
     call: Option<&Call>,
     origin: &Origin,
-) -> Result<(CancelResolution, AfterCommit), ResolveError> {
+) -> Result<(CancelResolution, AfterCommit, Currency), ResolveError> {
     app.db
         .transaction(Tx::CancelResolve, async |conn| {
             let (order, _) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
@@ -85,7 +86,7 @@ async fn write(
             let view = view::cancellation(&row, &units, currency.code());
             answer(conn, &row, &view).await?;
             after.give_back(conn).await?;
-            Ok((CancelResolution { cancellation: row, view, changed }, after))
+            Ok((CancelResolution { cancellation: row, view, changed }, after, currency))
         })
         .await
 }

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 
 use super::inquire::Look;
 use super::resolve::ResolveError;
-use super::{inquire, measure, recovery};
+use super::{inquire, measure, recovery, told};
 use crate::app::App;
 use crate::clock;
 use crate::db::events::Origin;
@@ -19,6 +19,7 @@ use crate::domain::evidence::PaymentKey;
 use crate::domain::ids::{DeliveryId, OrderId};
 use crate::domain::payment::PaymentStatus;
 use crate::provider::Notice;
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::propagate::{self, Link};
 use crate::telemetry::{current_trace_id, ledger, record, traces};
@@ -77,6 +78,7 @@ pub async fn apply_batch(app: &App) -> Result<usize, DbError> {
 async fn apply_one(app: &App, delivery: &DeliveryRow) -> Result<WebhookApplied, ResolveError> {
     propagate::link(delivery.trace_id.as_deref(), Link::Webhook);
     let origin = Origin { actor: "webhook".to_owned(), trace_id: current_trace_id() };
+    facts::tell(Fact::Delivery(delivery.id));
     let outcome = match read(app, app.provider.read_webhook(&delivery.payload)).await? {
         Reading::Ask(payment) => match ask(app, &payment, &origin).await {
             Err(error) if delivery.attempts >= TRIES_MAX => {
@@ -102,6 +104,7 @@ async fn apply_one(app: &App, delivery: &DeliveryRow) -> Result<WebhookApplied, 
         let delay = (clock::now() - delivery.received_at).to_std().unwrap_or_default();
         record::webhook_delay(app.provider.label(), delay);
     }
+    facts::tell(Fact::Webhook(outcome));
     Ok(outcome)
 }
 
@@ -162,6 +165,7 @@ async fn ask(app: &App, payment: &PaymentRow, origin: &Origin) -> Result<Webhook
     traces::about_order(&payment.order_id);
     traces::about_payment(&payment.id);
     propagate::link(payment.trace_id.as_deref(), Link::Confirm);
+    told::payment(payment);
     Ok(match inquire::look(app, payment, origin).await? {
         Look::Unclear | Look::NotFound | Look::TooOld => WebhookApplied::Deferred,
         Look::Applied { changed: true, .. } => WebhookApplied::Changed,

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::crash::{CrashPoint, CrashSwitch};
 use crate::domain::evidence::{CancelAnswer, ConfirmAnswer, Doubt, DoubtReason, Inquiry, NotSentReason, PaymentKey};
 use crate::domain::ids::OrderId;
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{BreakerState, Lane, ProviderLabel, ProviderOperation, ProviderOutcome};
 use crate::telemetry::ledger::{self, Step};
 use crate::telemetry::{record, traces};
@@ -230,6 +231,8 @@ impl Door {
         if outcome.is_certain() {
             record::provider_success(self.label, operation, clock::now());
         }
+        let (code, request_id) = (exchange.code.as_deref(), exchange.provider_trace_id.as_deref());
+        facts::tell(Fact::PgAnswer { code, request_id });
         self.note_unlisted(operation, exchange.answer.doubt());
         let call = Call {
             operation: operation.as_str(),

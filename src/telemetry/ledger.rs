@@ -16,6 +16,8 @@ use super::labels::{Label as _, PaymentMethod};
 
 pub use super::labels::Step;
 
+use super::facts::Sheet;
+
 tokio::task_local! {
     static LEDGER: Ledger;
 }
@@ -25,7 +27,14 @@ type Spent = [Duration; Step::COUNT];
 
 /// The account of one piece of work, shared by everything that works for it.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger(Arc<Mutex<Clock>>);
+pub struct Ledger(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    clock: Mutex<Clock>,
+    /// What is known about the work besides its times.
+    sheet: Sheet,
+}
 
 /// Where the hand is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +147,11 @@ impl Ledger {
         self.clock().counts
     }
 
+    /// The facts of the work.
+    pub(super) fn sheet(&self) -> &Sheet {
+        &self.0.sheet
+    }
+
     /// How the payment is made that the work is about, as far as it is known.
     #[must_use]
     pub fn method(&self) -> PaymentMethod {
@@ -151,7 +165,7 @@ impl Ledger {
     }
 
     fn clock(&self) -> MutexGuard<'_, Clock> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,6 +194,11 @@ impl Drop for Polled<'_> {
         clock.settle();
         clock.polls = clock.polls.saturating_sub(1);
     }
+}
+
+/// Notes something about the work going on, if there is any.
+pub(super) fn note(look: impl FnOnce(&Sheet)) {
+    LEDGER.try_with(|ledger| look(ledger.sheet())).unwrap_or_default();
 }
 
 fn with(act: impl FnOnce(&mut Clock)) {

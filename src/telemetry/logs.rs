@@ -17,16 +17,21 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::facts::Value;
 use super::labels::LogLevel;
-use super::{record, redact};
+use super::{TelemetryConfig, canonical, record, redact};
 
 /// A value longer than this is cut.
 const VALUE_BYTES: usize = 1024;
-/// How many lines a memory sink keeps.
+/// A text in an event of somebody else's code is cut here: what stands in it is not ours to know.
+const FOREIGN_VALUE_BYTES: usize = 64;
 /// Lines waiting for a slow reader of standard output; more are dropped.
 const WAITING_LINES_MAX: usize = 16_384;
+/// How many lines a memory sink keeps.
 const MEMORY_LINES: usize = 50_000;
-const OWN_FIELDS: [&str; 9] = ["ts", "level", "target", "msg", "trace_id", "span_id", "service", "version", "env"];
+const OWN_FIELDS: [&str; 12] = [
+    "ts", "level", "target", "msg", "trace_id", "span_id", "service", "version", "revision", "env", "instance", "role",
+];
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,17 +99,31 @@ pub(super) struct LogLayer {
 }
 
 impl LogLayer {
-    pub(super) fn new(format: LogFormat, sink: Sink, version: &str, environment: &str) -> Self {
-        let mut constants = String::from(r#","service":"paygauge","version":"#);
-        push_json(&mut constants, version);
-        constants.push_str(r#","env":"#);
-        push_json(&mut constants, environment);
-        Self { format, sink, constants }
+    pub(super) fn new(config: &TelemetryConfig, sink: Sink) -> Self {
+        let mut constants = String::from(r#","service":"paygauge""#);
+        let named = [
+            ("version", config.service_version),
+            ("revision", config.revision),
+            ("env", &config.environment),
+            ("instance", &instance()),
+            ("role", config.role),
+        ];
+        for (name, value) in named {
+            append(&mut constants, format_args!(r#","{name}":"#));
+            push_json(&mut constants, value);
+        }
+        Self { format: config.log_format, sink, constants }
     }
 
     fn line(&self, event: &Event<'_>) -> Vec<u8> {
-        let mut fields = Fields { json: self.format == LogFormat::Json, message: String::new(), rest: String::new() };
+        let mut fields = Fields {
+            json: self.format == LogFormat::Json,
+            value_bytes: if is_ours(event.metadata().target()) { VALUE_BYTES } else { FOREIGN_VALUE_BYTES },
+            message: String::new(),
+            rest: String::new(),
+        };
         event.record(&mut fields);
+        canonical::each(|name, value| fields.pair(name, value));
         let (head, tail) = match self.format {
             LogFormat::Json => self.json(event, &fields),
             LogFormat::Human => human(event, &fields),
@@ -138,6 +157,17 @@ impl LogLayer {
         tail.push('}');
         (head, tail)
     }
+}
+
+fn is_ours(target: &str) -> bool {
+    target.starts_with("paygauge")
+}
+
+/// Which process this is: the host's name, which is the pod's in Kubernetes, and the process's number.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}:{}", if host.is_empty() { "unknown" } else { host }, std::process::id())
 }
 
 fn human(event: &Event<'_>, fields: &Fields) -> (String, String) {
@@ -175,34 +205,36 @@ fn push_json(text: &mut String, value: &str) {
 /// The fields of one event, written out as they are visited.
 struct Fields {
     json: bool,
+    /// A longer text is cut.
+    value_bytes: usize,
     message: String,
     rest: String,
 }
 
 impl Fields {
-    fn name(&mut self, field: &Field) {
-        let clash = if OWN_FIELDS.contains(&field.name()) { "_" } else { "" };
+    fn name(&mut self, name: &str) {
+        let clash = if OWN_FIELDS.contains(&name) { "_" } else { "" };
         if self.json {
             self.rest.push(',');
-            push_json(&mut self.rest, &format!("{}{clash}", field.name()));
+            push_json(&mut self.rest, &format!("{name}{clash}"));
             self.rest.push(':');
         } else {
-            append(&mut self.rest, format_args!(" {}{clash}=", field.name()));
+            append(&mut self.rest, format_args!(" {name}{clash}="));
         }
     }
 
-    fn bare(&mut self, field: &Field, value: impl fmt::Display) {
-        self.name(field);
+    fn bare(&mut self, name: &str, value: impl fmt::Display) {
+        self.name(name);
         append(&mut self.rest, format_args!("{value}"));
     }
 
-    fn text(&mut self, field: &Field, value: &str) {
-        let cut = cut(value);
-        if field.name() == "message" {
-            self.message.push_str(cut);
+    fn text(&mut self, name: &str, value: &str) {
+        if name == "message" {
+            self.message.push_str(cut(value, VALUE_BYTES));
             return;
         }
-        self.name(field);
+        let cut = cut(value, self.value_bytes);
+        self.name(name);
         if self.json {
             push_json(&mut self.rest, cut);
         } else if cut.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\'))
@@ -213,40 +245,50 @@ impl Fields {
             self.rest.push_str(cut);
         }
     }
+
+    /// A field of a canonical line.
+    fn pair(&mut self, name: &str, value: &Value) {
+        match value {
+            Value::Word(word) => self.text(name, word),
+            Value::Text(text) => self.text(name, text),
+            Value::Whole(number) => self.bare(name, number),
+            Value::Millis(millis) => self.bare(name, millis),
+        }
+    }
 }
 
-fn cut(value: &str) -> &str {
-    let end = (0..=VALUE_BYTES.min(value.len())).rev().find(|end| value.is_char_boundary(*end));
+fn cut(value: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(value.len())).rev().find(|end| value.is_char_boundary(*end));
     end.and_then(|end| value.get(..end)).unwrap_or_default()
 }
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
-            self.bare(field, value);
+            self.bare(field.name(), value);
         } else {
-            self.text(field, "not a number");
+            self.text(field.name(), "not a number");
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.bare(field, value);
+        self.bare(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.bare(field, value);
+        self.bare(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.bare(field, value);
+        self.bare(field.name(), value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, value);
+        self.text(field.name(), value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, &format!("{value:?}"));
+        self.text(field.name(), &format!("{value:?}"));
     }
 }
 
@@ -262,10 +304,20 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+    use crate::telemetry::TracesConfig;
 
-    fn lines(format: LogFormat, act: impl FnOnce()) -> Vec<String> {
+    fn lines(log_format: LogFormat, act: impl FnOnce()) -> Vec<String> {
         let memory = MemorySink::default();
-        let layer = LogLayer::new(format, Sink::Memory(memory.clone()), "1.2.3", "te\"st");
+        let config = TelemetryConfig {
+            log_format,
+            log_filter: String::new(),
+            traces: TracesConfig::none(),
+            service_version: "1.2.3",
+            revision: "abc",
+            environment: "te\"st".to_owned(),
+            role: "worker",
+        };
+        let layer = LogLayer::new(&config, Sink::Memory(memory.clone()));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         memory.lines()
     }
@@ -286,6 +338,8 @@ mod tests {
             ("service", serde_json::json!("paygauge")),
             ("version", serde_json::json!("1.2.3")),
             ("env", serde_json::json!("te\"st")),
+            ("revision", serde_json::json!("abc")),
+            ("role", serde_json::json!("worker")),
             ("amount", serde_json::json!(5)),
             ("ok", serde_json::json!(true)),
             ("ratio", serde_json::json!(0.5)),
@@ -295,6 +349,8 @@ mod tests {
             assert_eq!(read[name], value, "{name}");
         }
         assert!(read.get("absent").is_none());
+        let instance = read["instance"].as_str().expect("a text");
+        assert!(instance.ends_with(&format!(":{}", std::process::id())), "{instance}");
         let ts = read["ts"].as_str().expect("a text");
         assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok() && ts.ends_with('Z') && ts.len() == 27, "{ts}");
     }
@@ -312,7 +368,21 @@ mod tests {
     #[test]
     fn a_long_value_is_cut_between_characters() {
         let long = "가".repeat(VALUE_BYTES);
-        assert_eq!(cut(&long).len(), VALUE_BYTES - VALUE_BYTES % 3);
-        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&long, VALUE_BYTES).len(), VALUE_BYTES - VALUE_BYTES % 3);
+        assert_eq!(cut("short", VALUE_BYTES), "short");
+    }
+
+    #[test]
+    fn texts_in_events_of_other_peoples_code_are_cut_short() {
+        let long = "x".repeat(500);
+        let lines = lines(LogFormat::Json, || {
+            tracing::info!(target: "hyper::client", url = long.as_str(), bytes = 500, "theirs");
+            tracing::info!(target: "paygauge::x", url = long.as_str(), "ours");
+        });
+        let length = |at: usize| {
+            let line = lines.get(at).and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            line.and_then(|line| line["url"].as_str().map(str::len))
+        };
+        assert_eq!((length(0), length(1)), (Some(FOREIGN_VALUE_BYTES), Some(500)));
     }
 }

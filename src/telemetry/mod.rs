@@ -1,19 +1,23 @@
 //! Telemetry: metrics, traces and logs of one process.
 //!
 //! `catalogue` lists every metric, `record` is the only way to one, `labels` holds the closed words that may stand
-//! in a label. `ledger` says where a request's time went, `propagate` links traces over the edges, `logs` and
-//! `redact` write lines. `traces` makes spans, `tail` keeps those of traces that somebody will ask for, `export` sends
-//! them, and `exemplars` lead to them from the metrics. Everything above `domain` may call this; it calls nobody. It
-//! refuses free text in labels and never waits for a backend.
+//! in a label. `ledger` says where a request's time went and `facts` what it was about, `canonical` tells both in one
+//! line, `propagate` links traces over the edges, `logs`, `redact` and `panics` write lines. `traces` makes spans, `tail`
+//! keeps those of traces that somebody will ask for, `export` sends them, and `exemplars` lead to them from the metrics.
+//! Everything above `domain` may call this; it calls nobody. It refuses free text in labels and never waits for a
+//! backend.
 
+pub mod canonical;
 pub mod catalogue;
 mod exemplars;
 mod export;
+pub mod facts;
 mod family;
 pub mod labels;
 pub mod ledger;
 mod logs;
 mod openmetrics;
+mod panics;
 mod process;
 pub mod propagate;
 pub mod record;
@@ -72,6 +76,8 @@ pub struct TelemetryConfig {
     pub revision: &'static str,
     /// Where it is running: `production`, `development`, …
     pub environment: String,
+    /// What it does: `api`, `worker` or `all`.
+    pub role: &'static str,
 }
 
 /// Why telemetry could not start.
@@ -188,10 +194,12 @@ impl MetricsHandle {
 /// A log filter or an endpoint that cannot be read.
 pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let (sink, guard, dropped) = Sink::stdout();
+    let format = config.log_format;
     let mut telemetry = start(config, sink)?;
     // A second call changes nothing of the first one's lines.
     let _first = DROPPED_LINES.set(dropped);
     telemetry.lines = Some(guard);
+    panics::install(format);
     Ok(telemetry)
 }
 
@@ -207,7 +215,7 @@ fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryErro
     let exemplars = Arc::new(Store::default());
     let tracers = traces::provider(&config, Arc::clone(&exemplars))?;
     let spans = traces::layer(&tracers);
-    let lines = LogLayer::new(config.log_format, sink, config.service_version, &config.environment);
+    let lines = LogLayer::new(&config, sink);
     let subscriber = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter));
     let first = tracing::subscriber::set_global_default(subscriber).is_ok();
     let metrics = start_metrics(config.service_version, config.revision, exemplars);
@@ -272,6 +280,7 @@ pub fn for_tests() -> TestTelemetry {
             service_version: "0.0.0-test",
             revision: "unknown",
             environment: "test".to_owned(),
+            role: "all",
         };
         let metrics = match start(config, Sink::Memory(lines.clone())) {
             Ok(telemetry) => telemetry.metrics(),
@@ -295,6 +304,7 @@ mod tests {
             service_version: "0.0.0-test",
             revision: "unknown",
             environment: "test".to_owned(),
+            role: "all",
         }
     }
 

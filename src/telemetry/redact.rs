@@ -1,8 +1,11 @@
-//! The last belt: masks credentials, card numbers and e-mail addresses in the bytes of a log line.
+//! The last belt: masks credentials, card numbers, payment keys and people's data in the bytes of a log line.
 //!
 //! Nothing should ever be found here, since secrets have types without a readable `Debug`; what is found is counted
 //! and alarms. One scan by hand, no allocation for a clean line. It understands backslash escapes, so that what
-//! stands behind an escaped line break is seen too, and keeps JSON valid.
+//! stands behind an escaped line break is seen too, and keeps JSON valid. An account number looks like any other
+//! number, and a PG's secret like any other word: those are found by the name in front of them (`named`).
+
+mod named;
 
 use super::labels::RedactionRule;
 
@@ -43,7 +46,8 @@ pub(super) fn redact(line: &[u8], json: bool, mut found: impl FnMut(RedactionRul
             in_string = !in_string;
         }
         let text = line.get(at..).unwrap_or_default();
-        if let Some(hit) = hit(text, &before) {
+        let found_here = hit(text, &before).or_else(|| named_value(line, at, &before));
+        if let Some(hit) = found_here {
             found(hit.rule);
             let clean = clean.get_or_insert_with(|| line.get(..at).unwrap_or_default().to_vec());
             clean.extend_from_slice(text.get(..hit.keep).unwrap_or_default());
@@ -124,10 +128,12 @@ fn hit(text: &[u8], before: &Before) -> Option<Hit> {
         }
         b'p' => key(text, b"pgsk_", R::ApiKey, SHORTEST_KEY).or_else(|| key(text, b"pgpk_", R::ApiKey, SHORTEST_KEY)),
         b'c' if new_word => key(text, b"ct_", R::CheckoutToken, SHORTEST_TOKEN),
-        b't' => key(text, b"test_sk_", R::ProviderKey, SHORTEST_KEY),
+        b't' => key(text, b"test_sk_", R::ProviderKey, SHORTEST_KEY)
+            .or_else(|| if new_word { payment_key(text) } else { None }),
         b'l' => key(text, b"live_sk_", R::ProviderKey, SHORTEST_KEY),
         b'_' => key(text, b"_gsk_", R::ProviderKey, SHORTEST_KEY),
-        b'0'..=b'9' if new_word && !before.is_decimal_point() => card_number(text),
+        b'0'..=b'9' if new_word && !before.is_decimal_point() => card_number(text).or_else(|| phone(text)),
+        b'+' => phone(text),
         _ => None,
     };
     known.or_else(|| if before.last.is_some_and(is_local_part) { None } else { email(text) })
@@ -205,6 +211,63 @@ fn luhn(digits: &[u8]) -> bool {
     sum.is_multiple_of(10)
 }
 
+/// The value of a field, parameter or word that is named like a secret.
+fn named_value(line: &[u8], at: usize, before: &Before) -> Option<Hit> {
+    // What an escape or a quote opens is looked at by its own first byte.
+    if !before.ends_word() || !line.get(at).copied().is_some_and(is_word) {
+        return None;
+    }
+    let rule = named::rule(line.get(..at)?)?;
+    let text = line.get(at..)?;
+    let mask = if rule == RedactionRule::Account { named::account_number(text) } else { run(text, 0, is_token) };
+    // A word behind "secret:" may be about the secret; the secret itself has digits.
+    let is_prose = rule == RedactionRule::Secret && !text.iter().take(mask).any(u8::is_ascii_digit);
+    (mask >= SHORTEST_KEY && !is_prose).then_some(Hit { rule, keep: 0, mask })
+}
+
+/// A key that Toss gives a payment: a word beginning with `t`, the moment to the second, and a few characters more.
+fn payment_key(text: &[u8]) -> Option<Hit> {
+    let word = run(text, 0, |byte| byte.is_ascii_lowercase() || byte == b'_');
+    let digits = run(text, word, |byte| byte.is_ascii_digit());
+    let whole = run(text, 0, |byte| is_word(byte) || byte == b'-');
+    let is_moment = digits >= 14 && text.get(word..word + 2) == Some(b"20");
+    let fits = (2..=16).contains(&word) && is_moment && whole >= word + 18;
+    // The last six are what our own lines show of it.
+    fits.then(|| Hit { rule: RedactionRule::PaymentKey, keep: 0, mask: whole - 6 })
+}
+
+/// A Korean number: a mobile in any of its forms, or a line with its area in front and hyphens between.
+fn phone(text: &[u8]) -> Option<Hit> {
+    let country = if text.starts_with(b"+82") { 3 } else { 0 };
+    if country == 0 && text.first() != Some(&b'0') {
+        return None;
+    }
+    let gap = |at: usize| usize::from(text.get(at).is_some_and(|byte| matches!(byte, b'-' | b' ' | b'.')));
+    let digits = |from: usize| run(text, from, |byte| byte.is_ascii_digit());
+    let start = if country > 0 { country + gap(country) } else { 0 };
+    // Abroad the zero of the area is left out, though not by everybody.
+    let area = start + usize::from(text.get(start) == Some(&b'0'));
+    let is_mobile = matches!(text.get(area..area + 2), Some([b'1', b'0' | b'1' | b'6'..=b'9']));
+    let length = match digits(area) {
+        // In a row, as it is typed.
+        9 | 10 if is_mobile => area + digits(area),
+        // In three groups.
+        1 | 2 => {
+            let middle = area + digits(area) + gap(area + digits(area));
+            let end = middle + digits(middle) + gap(middle + digits(middle));
+            let hyphens = text.get(middle.checked_sub(1)?) == Some(&b'-');
+            let grouped = matches!(digits(middle), 3 | 4) && digits(end) == 4 && end > middle + digits(middle);
+            (grouped && middle > area + digits(area) && (is_mobile || hyphens)).then_some(end + 4)?
+        }
+        _ => return None,
+    };
+    (!text.get(length).copied().is_some_and(is_word)).then_some(Hit {
+        rule: RedactionRule::Phone,
+        keep: 0,
+        mask: length,
+    })
+}
+
 fn email(text: &[u8]) -> Option<Hit> {
     let local = run(text, 0, is_local_part);
     if local == 0 || local > LONGEST_LOCAL_PART || text.get(local) != Some(&b'@') {
@@ -255,6 +318,20 @@ mod tests {
             ("4111-1111-1111-1111", "[redacted]", R::CardNumber),
             ("3782 822463 10005.", "[redacted].", R::CardNumber),
             ("from Kim.Minji+shop@example.co.kr: no", "from [redacted]: no", R::Email),
+            ("call 010-1234-5678 now", "call [redacted] now", R::Phone),
+            ("01012345678", "[redacted]", R::Phone),
+            ("(016 123 4567)", "([redacted])", R::Phone),
+            ("at +82-10-1234-5678,", "at [redacted],", R::Phone),
+            ("+821012345678", "[redacted]", R::Phone),
+            ("02-1234-5678 in Seoul", "[redacted] in Seoul", R::Phone),
+            ("key tgen_20261121091500AbCd12 of", "key [redacted]AbCd12 of", R::PaymentKey),
+            ("tviva20261121091500AbCd12", "[redacted]AbCd12", R::PaymentKey),
+            ("/success?paymentKey=an.opaque-key&orderId=1", "/success?paymentKey=[redacted]&orderId=1", R::PaymentKey),
+            ("secret: ps_0123456789abcdef", "secret: [redacted]", R::Secret),
+            ("customerKey=4f1e2d3c-aaaa", "customerKey=[redacted]", R::Secret),
+            ("account_number=110-123-456789 of", "account_number=[redacted] of", R::Account),
+            ("refund account 110123456789.", "refund account [redacted].", R::Account),
+            ("계좌번호: 90817263544", "계좌번호: [redacted]", R::Account),
         ] {
             assert_eq!(plain(text), (expected.to_owned(), vec![rule]), "{text}");
         }
@@ -274,6 +351,10 @@ mod tests {
             "12345678-4111-1111-1111-111111111111",
             "한글 문장도 그대로",
             "a backslash at the end \\",
+            "0.0101234 of 010 in 2026-11-21T09:15:00 at 02:34:56.789012Z, 00-4bf92f3577b34da6-00",
+            "127.0.0.1:8080 listens, 10-1234-5678 does not, nor does x01012345678 or 010123456789",
+            "a secret is kept, token secret: missing in the environment, the account was closed, account 42 of 7, payment_key=\u{2026}AbCd12",
+            "took 2026 units, tgen_2026 of ts_20261121, total 20261121091500",
         ] {
             let (clean, rules) = plain(text);
             assert_eq!((clean.as_str(), rules.len()), (text, 0));
@@ -290,6 +371,16 @@ mod tests {
         assert_eq!(read["msg"], "a \"quoted\" word\nBearer [redacted]");
         assert_eq!(read["pan"], "[redacted]");
         assert_eq!(read["ok"], 1);
+    }
+
+    #[test]
+    fn a_named_value_is_found_through_the_quotes_of_json() {
+        let line = r#"{"paymentKey":"an-opaque-key","n":"{\"accountNumber\":\"110-123-456789\",\"holder\":1}","account":110123456789,"ok":1}"#;
+        let (clean, rules) = masked(line, true);
+        assert_eq!(rules, [R::PaymentKey, R::Account, R::Account]);
+        let read: serde_json::Value = serde_json::from_str(&clean).expect("still JSON");
+        assert_eq!((&read["paymentKey"], &read["account"]), (&"[redacted]".into(), &"[redacted]".into()));
+        assert_eq!(read["n"], r#"{"accountNumber":"[redacted]","holder":1}"#);
     }
 
     #[test]

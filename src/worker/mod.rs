@@ -23,8 +23,9 @@ use crate::app::{App, Readiness};
 use crate::clock;
 use crate::db::DbError;
 use crate::payments::{expire, recovery, webhook};
+use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Task, TickResult};
-use crate::telemetry::{current_trace_id, record, traces};
+use crate::telemetry::{canonical, current_trace_id, record, traces};
 
 /// How long a task rests after the database failed it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -144,7 +145,7 @@ impl Worker {
                 }
                 Ok(rows) => {
                     traces::rows(rows);
-                    tracing::debug!(task = task.as_str(), rows, "worked");
+                    facts::tell(Fact::Rows(u64::try_from(rows).unwrap_or(u64::MAX)));
                     worked.store(rows, Ordering::Relaxed);
                     TickResult::Worked
                 }
@@ -154,7 +155,7 @@ impl Worker {
                 }
             }
         };
-        let result = or_failed(task, round.instrument(span.clone())).await;
+        let result = or_failed(task, canonical::round(task, round).instrument(span.clone())).await;
         if result == TickResult::Failed {
             span.in_scope(|| traces::failed("error"));
         }

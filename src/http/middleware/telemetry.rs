@@ -11,11 +11,12 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, Level, Span};
 use uuid::Uuid;
 
+use crate::telemetry::canonical::{self, Ending, Kind, Line, millis};
 use crate::telemetry::labels::{HttpMethod, Label as _, RouteLabel, StatusLabel};
-use crate::telemetry::ledger::{Ledger, Step};
+use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{propagate, record, traces};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,25 +53,6 @@ impl RequestId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Answered,
-    /// Nobody waited for the answer.
-    ClientClosed,
-    Panicked,
-}
-
-impl Ending {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::ClientClosed => "client_closed",
-            Self::Panicked => "panicked",
-        }
     }
 }
 
@@ -170,31 +152,27 @@ impl Canonical {
     }
 
     fn write_line(&self, elapsed: Duration) {
-        let (db, provider) = (self.ledger.database(), self.ledger.total(Step::PgCall));
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    target: "paygauge::http",
-                    http_method = self.method.as_str(),
-                    http_route = self.route.text(),
-                    status = self.status,
-                    outcome = self.ending.as_str(),
-                    duration_ms = millis(elapsed),
-                    db_ms = millis(db),
-                    provider_ms = millis(provider),
-                    request_id = self.request_id.as_str(),
-                    code = self.code.map(|code| code.0),
-                    detail = self.cause.as_ref().map(|cause| cause.0.as_str()),
-                    "request"
-                )
-            };
+        // Before its facts are read: whoever tells one later sees this, and writes a line about the rest.
+        canonical::close(&self.ledger);
+        let mut line = Line::new()
+            .word("http_method", self.method.as_str())
+            .word("http_route", self.route.text())
+            .whole("status", self.status)
+            .word("ending", self.ending.as_str())
+            .text("request_id", self.request_id.as_str());
+        if let Some(code) = self.code {
+            line = line.word("code", code.0);
         }
-        match self.status {
+        if let Some(cause) = &self.cause {
+            line = line.text("detail", &cause.0);
+        }
+        let level = match self.status {
             // Our own fault: a human must look.
-            INTERNAL_SERVER_ERROR => line!(error),
-            501..=599 => line!(warn),
-            _ => line!(info),
-        }
+            INTERNAL_SERVER_ERROR => Level::ERROR,
+            501..=599 => Level::WARN,
+            _ => Level::INFO,
+        };
+        line.account(&self.ledger, elapsed).write(Kind::Request, level);
     }
 }
 
@@ -214,11 +192,6 @@ impl Drop for Canonical {
     }
 }
 
-/// Milliseconds with three decimals.
-fn millis(elapsed: Duration) -> f64 {
-    (elapsed.as_secs_f64() * 1_000_000.0).round() / 1000.0
-}
-
 #[cfg(test)]
 mod tests {
     use axum::Router;
@@ -230,6 +203,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::telemetry::ledger::Step;
     use crate::telemetry::{TestTelemetry, for_tests, ledger};
 
     async fn failing() -> Response {
@@ -294,7 +268,7 @@ mod tests {
         for (name, value) in [
             ("http_method", "GET"),
             ("http_route", "/things/{id}"),
-            ("outcome", "answered"),
+            ("ending", "answered"),
             ("level", "info"),
             ("msg", "request"),
             ("trace_id", trace.as_str()),
@@ -302,7 +276,7 @@ mod tests {
             assert_eq!(line[name], value, "{name}");
         }
         assert_eq!((&line["status"], &line["db_ms"]), (&Value::from(200), &Value::from(12.345)));
-        assert_eq!(line["provider_ms"].as_f64(), Some(250.0));
+        assert_eq!((line["lock_wait_ms"].as_f64(), line["pg_call_ms"].as_f64()), (Some(12.345), Some(250.0)));
         assert!(!line.to_string().contains("4711") && !line.to_string().contains("secret"), "{line}");
         let series = r#"http_server_request_duration_seconds_count{http_request_method="GET",http_route="/things/{id}",http_response_status_code="200"}"#;
         let text = telemetry.metrics().render();
@@ -350,7 +324,7 @@ mod tests {
         assert!(running.await.expect_err("it panics").is_panic());
         let lines = lines(&telemetry, "req_panic");
         let [line] = lines.as_slice() else { panic!("one line per request: {lines:?}") };
-        assert_eq!((&line["outcome"], &line["status"]), (&"panicked".into(), &500.into()));
+        assert_eq!((&line["ending"], &line["status"]), (&"panicked".into(), &500.into()));
         assert_eq!((&line["level"], &line["http_route"]), (&"error".into(), &"/panicking".into()));
         assert!(line["trace_id"].as_str().is_some_and(|id| id.len() == 32));
         let series = r#"http_route="/panicking",http_response_status_code="500"} 1"#;
@@ -366,7 +340,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), asked).await.is_err());
         let lines = lines(&telemetry, "req_closed");
         let [line] = lines.as_slice() else { panic!("one line per request: {lines:?}") };
-        assert_eq!((&line["outcome"], &line["status"]), (&"client_closed".into(), &499.into()));
+        assert_eq!((&line["ending"], &line["status"]), (&"client_closed".into(), &499.into()));
         let text = telemetry.metrics().render();
         assert!(text.contains(r#"http_server_active_requests{http_request_method="HEAD"} 0"#));
         assert!(text.contains(r#"http_route="/endless",http_response_status_code="499"} 1"#));

@@ -431,5 +431,13 @@ vocabulary! {
         CardNumber => "card_number",
         /// An e-mail address.
         Email => "email",
+        /// A Korean telephone number.
+        Phone => "phone",
+        /// The number of a bank account or a virtual account.
+        Account => "account",
+        /// The PG's key of a payment, wholly.
+        PaymentKey => "payment_key",
+        /// A value that is named as a secret, a billing key or a customer key.
+        Secret => "secret",
     }
 }

@@ -48,6 +48,7 @@ fn config(traces: TracesConfig) -> TelemetryConfig {
         service_version: "0.0.0-test",
         revision: "unknown",
         environment: "test".to_owned(),
+        role: "all",
     }
 }
 
@@ -98,7 +99,7 @@ fn an_item_is_a_root_of_its_own_and_a_doubt_is_an_error_where_a_no_is_none() {
 fn a_span_has_a_trace_even_when_no_line_is_wanted_and_events_stay_in_the_log() {
     let tracers = provider(&config(TracesConfig::none()), Arc::default()).expect("no endpoint");
     let lines = MemorySink::default();
-    let silent = LogLayer::new(LogFormat::Json, Sink::Memory(lines.clone()), "", "");
+    let silent = LogLayer::new(&config(TracesConfig::none()), Sink::Memory(lines.clone()));
     let silent = silent.with_filter(tracing_subscriber::filter::EnvFilter::new("off"));
     let subscriber = tracing_subscriber::registry().with(layer(&tracers)).with(silent);
     tracing::subscriber::with_default(subscriber, || {

@@ -1,0 +1,355 @@
+//! The canonical line: one line per request, worker item and round, with everything that is known about it.
+//!
+//! Written from a drop guard, so that a panic, a client that hangs up and a task that is given up leave one too. Which
+//! fields a line has is known at its end, and `tracing` wants to know at compile time: the fields wait in a
+//! thread-local while the event passes the layer of `logs`, on the same thread and within one call.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+use super::facts::{self, Fact, Pair, Value};
+use super::labels::{Operation, OperationOutcome, ProviderLabel, Task, TickResult};
+use super::ledger::{self, Ledger};
+use crate::domain::vocabulary;
+
+thread_local! {
+    /// The fields of the line that this thread is writing; empty outside of [`Line::write`].
+    static FIELDS: RefCell<Vec<Pair>> = const { RefCell::new(Vec::new()) };
+}
+
+vocabulary! {
+    /// How the work that a line tells of ended.
+    pub enum Ending {
+        /// The caller has the answer.
+        Answered => "answered",
+        /// Nobody waited for the answer.
+        ClientClosed => "client_closed",
+        /// The item or round came to its end.
+        Done => "done",
+        /// It was given up: the process stops, or another item of the round panicked.
+        Abandoned => "abandoned",
+        /// It panicked.
+        Panicked => "panicked",
+    }
+}
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A request.
+    Request,
+    /// The end of money work whose client had left before.
+    Late,
+    /// One thing that a worker dealt with.
+    Item,
+    /// A round of a worker's task.
+    Round,
+}
+
+/// A line in the making.
+#[derive(Debug, Default)]
+pub struct Line(Vec<Pair>);
+
+impl Line {
+    /// An empty line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a word of a closed vocabulary.
+    #[must_use]
+    pub fn word(mut self, name: &'static str, word: &'static str) -> Self {
+        self.0.push((Cow::Borrowed(name), Value::Word(word)));
+        self
+    }
+
+    /// Adds an id, or a cause that the log may show.
+    #[must_use]
+    pub fn text(mut self, name: &'static str, text: &str) -> Self {
+        self.0.push((Cow::Borrowed(name), Value::Text(text.to_owned())));
+        self
+    }
+
+    /// Adds a number.
+    #[must_use]
+    pub fn whole(mut self, name: &'static str, number: impl Into<i64>) -> Self {
+        self.0.push((Cow::Borrowed(name), Value::Whole(number.into())));
+        self
+    }
+
+    /// Adds how long it took, where the time went, and what is known about it. Steps that took no time are left out.
+    #[must_use]
+    pub fn account(mut self, ledger: &Ledger, elapsed: Duration) -> Self {
+        self.0.push((Cow::Borrowed("duration_ms"), Value::Millis(millis(elapsed))));
+        self.0.extend(ledger.sheet().pairs());
+        let counts = ledger.counts();
+        for (name, count) in [("db_queries", counts.db_queries), ("pg_attempts", counts.pg_attempts)] {
+            if count > 0 {
+                self.0.push((Cow::Borrowed(name), Value::Whole(count.into())));
+            }
+        }
+        let steps = ledger.steps().map(|(step, spent)| (Cow::Owned(format!("{step}_ms")), spent));
+        for (name, spent) in std::iter::once((Cow::Borrowed("db_ms"), ledger.database())).chain(steps) {
+            if !spent.is_zero() {
+                self.0.push((name, Value::Millis(millis(spent))));
+            }
+        }
+        self
+    }
+
+    /// Writes it.
+    pub fn write(self, kind: Kind, level: Level) {
+        macro_rules! event {
+            ($target:literal, $message:literal) => {
+                match level {
+                    Level::ERROR => tracing::error!(target: $target, $message),
+                    Level::WARN => tracing::warn!(target: $target, $message),
+                    Level::DEBUG | Level::TRACE => tracing::debug!(target: $target, $message),
+                    _ => tracing::info!(target: $target, $message),
+                }
+            };
+        }
+        FIELDS.with_borrow_mut(|fields| *fields = self.0);
+        match kind {
+            Kind::Request => event!("paygauge::http", "request"),
+            Kind::Late => event!("paygauge::http", "finished after its client had left"),
+            Kind::Item => event!("paygauge::worker", "item"),
+            Kind::Round => event!("paygauge::worker", "round"),
+        }
+        FIELDS.with_borrow_mut(Vec::clear);
+    }
+}
+
+/// The fields of the line that is being written, for the layer that writes it.
+pub(super) fn each(mut look: impl FnMut(&str, &Value)) {
+    FIELDS.with_borrow(|fields| fields.iter().for_each(|(name, value)| look(name, value)));
+}
+
+/// Milliseconds with three decimals.
+#[must_use]
+pub fn millis(elapsed: Duration) -> f64 {
+    (elapsed.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}
+
+/// Marks a request's line as written. To be called before its facts are read: whoever tells one later and sees this
+/// mark writes the rest by [`late`].
+pub fn close(ledger: &Ledger) {
+    ledger.sheet().close();
+}
+
+/// Tells how money work ended whose request has its line already, because the client had left.
+pub fn late(started: Instant) {
+    let ledger = ledger::handle();
+    if ledger.sheet().is_closed() {
+        let line = Line::new().word("ending", Ending::Done.as_str());
+        line.account(&ledger, started.elapsed()).write(Kind::Late, Level::INFO);
+    }
+}
+
+/// Runs a worker's item in an account of its own, and writes its line however it ends. `outcome` is asked when it is
+/// done; a panic is our own fault.
+pub fn item<T>(
+    operation: Operation,
+    provider: ProviderLabel,
+    outcome: impl FnOnce(&T) -> OperationOutcome,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    // Boxed here, or whoever awaits it carries a second copy.
+    let work = Box::pin(work);
+    async move {
+        let mut guard = Guard::begin(Kind::Item);
+        guard.ledger.clone().scope(told(operation, provider, outcome, work, &mut guard.ending)).await
+    }
+}
+
+async fn told<T>(
+    operation: Operation,
+    provider: ProviderLabel,
+    outcome: impl FnOnce(&T) -> OperationOutcome,
+    work: impl Future<Output = T>,
+    ending: &mut Ending,
+) -> T {
+    facts::tell(Fact::Operation(operation));
+    facts::tell(Fact::Provider(provider));
+    let done = work.await;
+    facts::tell(Fact::Outcome(outcome(&done)));
+    *ending = Ending::Done;
+    done
+}
+
+/// Runs a round of a task in an account of its own. A round that found nothing to do leaves no line, and one that only
+/// took up items, which leave their own, or looked around leaves it for those who want to know everything.
+pub fn round(task: Task, work: impl Future<Output = TickResult>) -> impl Future<Output = TickResult> {
+    let work = Box::pin(work);
+    async move {
+        let mut guard = Guard::begin(Kind::Round);
+        let told = async {
+            facts::tell(Fact::Task(task));
+            let result = work.await;
+            facts::tell(Fact::Round(result));
+            result
+        };
+        let result = guard.ledger.clone().scope(told).await;
+        guard.ending = Ending::Done;
+        guard.is_silent = result == TickResult::Idle;
+        guard.level = level(task);
+        result
+    }
+}
+
+const fn level(task: Task) -> Level {
+    match task {
+        Task::Recovery | Task::Webhooks | Task::Overview => Level::DEBUG,
+        Task::Expiry | Task::Housekeeping | Task::Audit | Task::AuditFull | Task::Reconcile => Level::INFO,
+    }
+}
+
+/// Writes the line of an item or a round when it goes.
+struct Guard {
+    kind: Kind,
+    started: Instant,
+    ledger: Ledger,
+    ending: Ending,
+    is_silent: bool,
+    level: Level,
+}
+
+impl Guard {
+    fn begin(kind: Kind) -> Self {
+        let (started, ledger) = (Instant::now(), Ledger::new());
+        Self { kind, started, ledger, ending: Ending::Abandoned, is_silent: false, level: Level::INFO }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.is_silent {
+            return;
+        }
+        if self.ending == Ending::Abandoned && std::thread::panicking() {
+            self.ending = Ending::Panicked;
+            let failed = match self.kind {
+                Kind::Round => Fact::Round(TickResult::Failed),
+                Kind::Request | Kind::Late | Kind::Item => Fact::Outcome(OperationOutcome::Error),
+            };
+            self.ledger.sheet().note(failed);
+        }
+        let level = if self.ending == Ending::Panicked { Level::ERROR } else { self.level };
+        let line = Line::new().word("ending", self.ending.as_str());
+        line.account(&self.ledger, self.started.elapsed()).write(self.kind, level);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::domain::ids::PaymentId;
+    use crate::telemetry::for_tests;
+    use crate::telemetry::ledger::Step;
+
+    fn lines(payment: PaymentId) -> Vec<Json> {
+        let id = payment.to_string();
+        let all = for_tests().lines().into_iter().filter_map(|line| serde_json::from_str::<Json>(&line).ok());
+        all.filter(|line| line["payment_id"] == id.as_str()).collect()
+    }
+
+    fn recovered(_: &()) -> OperationOutcome {
+        OperationOutcome::Unknown
+    }
+
+    #[tokio::test]
+    async fn an_item_leaves_one_line_with_its_facts_and_times() {
+        let _running = for_tests();
+        let payment = PaymentId::new();
+        let work = async {
+            facts::tell(Fact::Payment(payment));
+            ledger::add(Step::Statements, Duration::from_micros(1_500));
+        };
+        item(Operation::Recover, ProviderLabel::Toss, recovered, work).await;
+        let lines = lines(payment);
+        let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+        for (name, value) in [
+            ("msg", "item"),
+            ("level", "info"),
+            ("target", "paygauge::worker"),
+            ("ending", "done"),
+            ("event", "recover.unknown"),
+            ("operation", "recover"),
+            ("outcome", "unknown"),
+            ("provider", "toss"),
+        ] {
+            assert_eq!(line[name], value, "{name}");
+        }
+        assert_eq!((line["db_ms"].as_f64(), line["statements_ms"].as_f64()), (Some(1.5), Some(1.5)));
+        assert!(line["duration_ms"].is_number() && line.get("pg_call_ms").is_none(), "{line}");
+    }
+
+    #[tokio::test]
+    async fn an_item_that_panics_or_is_given_up_leaves_its_line_too() {
+        let _running = for_tests();
+        let (panicking, abandoned) = (PaymentId::new(), PaymentId::new());
+        let work = async move {
+            facts::tell(Fact::Payment(panicking));
+            if true {
+                panic!("a defect");
+            }
+        };
+        let ended = tokio::spawn(item(Operation::Recover, ProviderLabel::Toss, recovered, work)).await;
+        assert!(ended.expect_err("it panics").is_panic());
+        let lines_of = lines(panicking);
+        let [line] = lines_of.as_slice() else { panic!("one line: {lines_of:?}") };
+        assert_eq!((&line["ending"], &line["level"]), (&"panicked".into(), &"error".into()));
+        assert_eq!(line["outcome"], "error");
+
+        let work = async move {
+            facts::tell(Fact::Payment(abandoned));
+            std::future::pending::<()>().await;
+        };
+        let endless = item(Operation::Recover, ProviderLabel::Toss, recovered, work);
+        assert!(tokio::time::timeout(Duration::from_millis(20), endless).await.is_err());
+        assert_eq!(lines(abandoned).first().map(|line| line["ending"].clone()), Some("abandoned".into()));
+    }
+
+    #[tokio::test]
+    async fn a_round_tells_what_it_did_and_is_silent_if_there_was_nothing() {
+        let _running = for_tests();
+        let (idle, worked) = (PaymentId::new(), PaymentId::new());
+        for (payment, result) in [(idle, TickResult::Idle), (worked, TickResult::Worked)] {
+            round(Task::Audit, async {
+                facts::tell(Fact::Payment(payment));
+                facts::tell(Fact::Rows(7));
+                result
+            })
+            .await;
+        }
+        assert!(lines(idle).is_empty());
+        let line = lines(worked).pop().expect("a line");
+        assert_eq!((&line["task"], &line["round"], &line["rows"]), (&"audit".into(), &"worked".into(), &7.into()));
+    }
+
+    #[tokio::test]
+    async fn work_that_outlives_its_client_tells_its_end_and_other_work_does_not() {
+        let _running = for_tests();
+        let (left, answered) = (PaymentId::new(), PaymentId::new());
+        for (payment, is_closed) in [(left, true), (answered, false)] {
+            let ledger = Ledger::new();
+            if is_closed {
+                close(&ledger);
+            }
+            let work = async {
+                facts::tell(Fact::Payment(payment));
+                late(Instant::now());
+            };
+            ledger.scope(work).await;
+        }
+        assert!(lines(answered).is_empty());
+        let line = lines(left).pop().expect("a line");
+        assert_eq!(line["msg"], "finished after its client had left");
+    }
+}
