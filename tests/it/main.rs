@@ -15,6 +15,7 @@ mod support;
 mod audit;
 mod auth;
 mod bad_input;
+mod canary;
 mod cancel;
 mod chaos;
 mod collisions;
