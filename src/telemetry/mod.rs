@@ -41,6 +41,7 @@ use self::exemplars::Store;
 pub use self::logs::LogFormat;
 use self::logs::{LogLayer, MemorySink, Sink};
 pub use self::propagate::current_trace_id;
+pub use self::redact::is_clean;
 pub use self::traces::{OtlpProtocol, TracesConfig};
 
 /// How many log lines found no room.
@@ -194,12 +195,11 @@ impl MetricsHandle {
 /// A log filter or an endpoint that cannot be read.
 pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let (sink, guard, dropped) = Sink::stdout();
-    let format = config.log_format;
+    panics::install(config.log_format);
     let mut telemetry = start(config, sink)?;
     // A second call changes nothing of the first one's lines.
     let _first = DROPPED_LINES.set(dropped);
     telemetry.lines = Some(guard);
-    panics::install(format);
     Ok(telemetry)
 }
 

@@ -63,6 +63,12 @@ pub(super) fn redact(line: &[u8], json: bool, mut found: impl FnMut(RedactionRul
     clean
 }
 
+/// Whether a text from outside holds nothing that looks like a secret or a person: only then it may become a field.
+#[must_use]
+pub fn is_clean(text: &str) -> bool {
+    redact(text.as_bytes(), false, |_| ()).is_none()
+}
+
 fn extend(clean: &mut Option<Vec<u8>>, line: &[u8], at: usize, length: usize) {
     if let Some(clean) = clean {
         clean.extend(line.iter().skip(at).take(length));
@@ -128,14 +134,14 @@ fn hit(text: &[u8], before: &Before) -> Option<Hit> {
         }
         b'p' => key(text, b"pgsk_", R::ApiKey, SHORTEST_KEY).or_else(|| key(text, b"pgpk_", R::ApiKey, SHORTEST_KEY)),
         b'c' if new_word => key(text, b"ct_", R::CheckoutToken, SHORTEST_TOKEN),
-        b't' => key(text, b"test_sk_", R::ProviderKey, SHORTEST_KEY)
-            .or_else(|| if new_word { payment_key(text) } else { None }),
+        b't' => key(text, b"test_sk_", R::ProviderKey, SHORTEST_KEY),
         b'l' => key(text, b"live_sk_", R::ProviderKey, SHORTEST_KEY),
         b'_' => key(text, b"_gsk_", R::ProviderKey, SHORTEST_KEY),
         b'0'..=b'9' if new_word && !before.is_decimal_point() => card_number(text).or_else(|| phone(text)),
         b'+' => phone(text),
         _ => None,
     };
+    let known = known.or_else(|| if new_word && first.is_ascii_lowercase() { payment_key(text) } else { None });
     known.or_else(|| if before.last.is_some_and(is_local_part) { None } else { email(text) })
 }
 
@@ -225,12 +231,14 @@ fn named_value(line: &[u8], at: usize, before: &Before) -> Option<Hit> {
     (mask >= SHORTEST_KEY && !is_prose).then_some(Hit { rule, keep: 0, mask })
 }
 
-/// A key that Toss gives a payment: a word beginning with `t`, the moment to the second, and a few characters more.
+/// A key that Toss gives a payment: the shop's id at Toss, the moment to the second, and a few characters more.
 fn payment_key(text: &[u8]) -> Option<Hit> {
     let word = run(text, 0, |byte| byte.is_ascii_lowercase() || byte == b'_');
     let digits = run(text, word, |byte| byte.is_ascii_digit());
     let whole = run(text, 0, |byte| is_word(byte) || byte == b'-');
-    let is_moment = digits >= 14 && text.get(word..word + 2) == Some(b"20");
+    let is_moment = digits >= 14
+        && text.get(word..word + 2) == Some(b"20")
+        && matches!(text.get(word + 4..word + 6), Some([b'0', b'1'..=b'9'] | [b'1', b'0'..=b'2']));
     let fits = (2..=16).contains(&word) && is_moment && whole >= word + 18;
     // The last six are what our own lines show of it.
     fits.then(|| Hit { rule: RedactionRule::PaymentKey, keep: 0, mask: whole - 6 })
@@ -326,6 +334,7 @@ mod tests {
             ("02-1234-5678 in Seoul", "[redacted] in Seoul", R::Phone),
             ("key tgen_20261121091500AbCd12 of", "key [redacted]AbCd12 of", R::PaymentKey),
             ("tviva20261121091500AbCd12", "[redacted]AbCd12", R::PaymentKey),
+            ("(mshop202611211835583d08e)", "([redacted]83d08e)", R::PaymentKey),
             ("/success?paymentKey=an.opaque-key&orderId=1", "/success?paymentKey=[redacted]&orderId=1", R::PaymentKey),
             ("secret: ps_0123456789abcdef", "secret: [redacted]", R::Secret),
             ("customerKey=4f1e2d3c-aaaa", "customerKey=[redacted]", R::Secret),
