@@ -70,6 +70,7 @@ const BOOKS: &[(&str, &[&str])] = &[
     ("webhook-secret", &["webhook_inbox.payload"]),
     ("webhook-event", &["webhook_inbox.payload"]),
     ("webhook-field", &["webhook_inbox.payload"]),
+    ("webhook-transmission", &["webhook_inbox.transmission_id"]),
     ("webhook-payment-key", &["webhook_inbox.payload"]),
     ("email", &["webhook_inbox.payload"]),
     ("phone", &["webhook_inbox.payload"]),
@@ -136,7 +137,11 @@ impl Scene {
         let path = format!("{path}?utm={}", canary("query"));
         let mut request = who.raw(method, &path).header("user-agent", canary("user-agent"));
         request = request.header("x-odd", canary("header")).header("cookie", canary("cookie"));
-        request = request.header("x-request-id", format!("{}!", canary("request-id")));
+        // One that cannot be an id, and some that only look like one.
+        let ids =
+            [format!("{}!", canary("request-id")), CARD.to_owned(), PHONE.to_owned(), "test_sk_mock01".to_owned()];
+        request = request.header("x-request-id", &ids[path.len() % ids.len()]);
+        request = request.header("tosspayments-webhook-transmission-id", canary("webhook-transmission"));
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -418,6 +423,24 @@ async fn no_canary_comes_out_of_lines_spans_metrics_or_the_wrong_column() {
     scene.is_silent(&otlp).await;
     items_have_lines(&scene.told());
     confirms_are_brief(&scene.served.lines());
+    fields_are_documented(&scene.told());
+}
+
+/// Every field of a canonical line stands in the table of fields.
+fn fields_are_documented(told: &[Value]) {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).expect("the page");
+    let (_, after) = page.split_once("### Fields of a line").expect("the table of fields");
+    let (table, _) = after.split_once("\n#").expect("what comes after it");
+    let first_cell = |row: &str| row.split('|').nth(1).unwrap_or_default().to_owned();
+    let cells: String = table.lines().map(first_cell).collect();
+    let is_canonical = |line: &&Value| matches!(line["msg"].as_str(), Some("request" | "item" | "round"));
+    let mut seen = BTreeSet::new();
+    for line in told.iter().filter(is_canonical) {
+        seen.extend(line.as_object().expect("an object").keys().cloned());
+    }
+    assert!(seen.len() > 30, "{seen:?}");
+    let missing: Vec<_> = seen.iter().filter(|name| !cells.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "the page does not explain {missing:?}");
 }
 
 /// What a log costs: all that a confirm writes, whatever comes of it, at the level that production runs at.
