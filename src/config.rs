@@ -12,7 +12,9 @@ use self::reader::Reader;
 pub use self::settings::{AuditSettings, BuyerCancel, ExternalCancelStock, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::DbConfig;
+use crate::limits::{Proxies, Rates};
 use crate::provider::toss::TossConfig;
+use crate::redis::RedisConfig;
 use crate::telemetry::{LogFormat, OtlpProtocol, TracesConfig};
 
 /// Where this process runs; decides which keys it may use.
@@ -79,6 +81,10 @@ pub struct Config {
     pub token_secrets: Vec<SecretString>,
     /// Browser origins that may call the API.
     pub cors_origins: Vec<String>,
+    /// Whose word about a client's address is taken.
+    pub trusted_proxies: Proxies,
+    /// The Redis that helps, if there is one.
+    pub redis: Option<RedisConfig>,
     /// Durations, limits and policies.
     pub settings: Settings,
     /// How log lines look.
@@ -118,6 +124,8 @@ impl Config {
             toss,
             token_secrets: read.token_secrets(),
             cors_origins: read.cors_origins(),
+            trusted_proxies: read.trusted_proxies(),
+            redis: read.redis(),
             settings,
             log_format: read.log_format(),
             log_filter: read.log_filter(),
@@ -137,7 +145,8 @@ impl Config {
         let pool =
             (database.pool_connections_max, database.pool_wait, database.statement_timeout, database.lock_timeout);
         let pg = (toss.connect_timeout, toss.confirm_timeout, toss.cancel_timeout, toss.inquiry_timeout);
-        let decisive = (&self.settings, pool, pg, &self.cors_origins, &self.log_filter);
+        let counting = (&self.trusted_proxies, self.redis.as_ref().map(|redis| redis.deadline));
+        let decisive = (&self.settings, pool, pg, counting, &self.cors_origins, &self.log_filter);
         crate::telemetry::runtime::stable_hash(&format!("{} {decisive:?}", self.environment.as_str()))
     }
 }
@@ -189,7 +198,7 @@ pub fn operator_from_env() -> Result<OperatorConfig, Vec<String>> {
 }
 
 /// What the development stack takes from the environment; everything else it decides itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DevVars {
     /// A server to use instead of an embedded one.
     pub database_url: Option<SecretString>,
@@ -203,20 +212,30 @@ pub struct DevVars {
     pub otlp_endpoint: Option<String>,
     /// How they are sent.
     pub otlp_protocol: OtlpProtocol,
+    /// The Redis that helps, if there is one.
+    pub redis: Option<RedisConfig>,
+    /// How many requests a caller may make; no limits unless set.
+    pub rates: Rates,
 }
 
 /// Reads the few variables that the development stack knows.
-#[must_use]
-pub fn dev_vars() -> DevVars {
+///
+/// # Errors
+/// Every mistake, one per line.
+pub fn dev_vars() -> Result<DevVars, Vec<String>> {
     let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    DevVars {
+    let mut read = Reader::new(std::env::vars());
+    let vars = DevVars {
         database_url: var("DATABASE_URL").map(SecretString::from),
         pg_bin_dir: var("PG_BIN_DIR").map(PathBuf::from),
         search_path: std::env::var_os("PATH"),
         log_filter: var("PAYGAUGE_LOG"),
         otlp_endpoint: var("OTEL_EXPORTER_OTLP_ENDPOINT"),
         otlp_protocol: var("OTEL_EXPORTER_OTLP_PROTOCOL").and_then(|name| name.parse().ok()).unwrap_or_default(),
-    }
+        redis: read.redis(),
+        rates: read.rates(Rates::OFF),
+    };
+    read.finish(vars)
 }
 
 #[cfg(test)]
@@ -279,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_set_or_off_or_the_usual_one() {
+        let set = [("PAYGAUGE_RATE_KEY_ORDERS", "7/10"), ("PAYGAUGE_RATE_ORDER_READS", "off")];
+        let rates = Config::from_vars(vars(&set)).ok().unwrap().settings.rates;
+        let usual = Rates::default();
+        let own = crate::limits::Budget::new(7, 10);
+        assert_eq!(rates, Rates { key_orders: own, order_reads: None, ..usual });
+    }
+
+    #[test]
+    fn the_password_of_redis_is_shown_nowhere() {
+        let good = [("REDIS_URL", "redis://shop:hunter2@cache.example:6379/1")];
+        let config = Config::from_vars(vars(&good)).ok().unwrap();
+        assert!(!format!("{:?}", config.redis.unwrap()).contains("hunter2"));
+        let wrong = mistakes(&[("REDIS_URL", "redis//shop:hunter2@cache.example")]);
+        assert_eq!(wrong.len(), 1);
+        assert!(!wrong[0].contains("hunter2"), "{wrong:?}");
+    }
+
+    #[test]
     fn every_wrong_value_is_named() {
         let wrong = [
             ("PAYGAUGE_LISTEN", "nowhere"),
@@ -302,6 +340,11 @@ mod tests {
             ("TOSS_BREAKER_FAILURES", "21"),
             ("TOSS_BREAKER_OPEN_SECONDS", "0"),
             ("DATABASE_URL", "host=db.example sslmode=require"),
+            ("REDIS_URL", "cache.example:6379"),
+            ("PAYGAUGE_REDIS_DEADLINE_MS", "1001"),
+            ("PAYGAUGE_RATE_KEY_ORDERS", "many"),
+            ("PAYGAUGE_RATE_ADDRESS_WEBHOOKS", "10/0"),
+            ("PAYGAUGE_TRUSTED_PROXIES", "127.0.0.1, proxy.example"),
         ];
         let mistakes = mistakes(&wrong);
         assert_eq!(mistakes.len(), wrong.len(), "{mistakes:?}");

@@ -22,8 +22,10 @@ use crate::db::{self, Db, DbError};
 use crate::http::auth::tokens::Tokens;
 use crate::http::listen::listen;
 use crate::http::{self, AppState, OpsState};
+use crate::limits::RateLimiter;
 use crate::provider::call::Door;
 use crate::provider::toss::{Toss, TossConfig};
+use crate::redis::{Redis, RedisConfig};
 use crate::telemetry::labels::{Dependency, ProviderLabel};
 use crate::telemetry::{self, MetricsHandle, TelemetryConfig, record};
 use crate::worker;
@@ -128,12 +130,14 @@ impl Running {
             }
         }
         let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
+        let redis = start_redis(config.redis.as_ref(), &stop_edges).await?;
         let api_addr = api.as_ref().map(TcpListener::local_addr).transpose()?;
         let (has_worker, ops_addr) = (config.roles.worker, ops.local_addr()?);
         let mut edges = Vec::new();
         if let Some(api) = api {
             let tokens = Tokens::new(&config.token_secrets, config.settings.checkout_token_life)?;
-            let router = http::router(AppState::new(Arc::clone(&app), tokens), &config.cors_origins);
+            let limiter = RateLimiter::new(config.settings.rates, config.trusted_proxies, redis.clone());
+            let router = http::router(AppState::new(Arc::clone(&app), tokens, limiter), &config.cors_origins);
             edges.push(tokio::spawn(listen(api, router, stop_edges.clone())));
         }
         if has_worker {
@@ -141,7 +145,7 @@ impl Running {
             let (app, readiness) = (Arc::clone(&app), Arc::clone(&readiness));
             edges.push(tokio::spawn(worker::run(app, readiness, stop_edges.clone())));
         }
-        let state = OpsState { app: Some(Arc::clone(&app)), readiness: Arc::clone(&readiness), metrics };
+        let state = OpsState { app: Some(Arc::clone(&app)), readiness: Arc::clone(&readiness), redis, metrics };
         tokio::spawn(watch_database(Arc::clone(&app), stop_ops.clone()));
         let ops = tokio::spawn(listen(ops, http::ops_router(state), stop_ops.clone()));
         Ok(Self { app, api_addr, has_worker, ops_addr, readiness, stop_edges, stop_ops, edges, ops })
@@ -230,6 +234,17 @@ async fn watch_database(app: Arc<App>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// The Redis of the configuration, looked at once so that the first request knows whether to ask it, and from then on
+/// until `stop`.
+async fn start_redis(config: Option<&RedisConfig>, stop: &CancellationToken) -> anyhow::Result<Option<Arc<Redis>>> {
+    let Some(config) = config else { return Ok(None) };
+    let redis = Arc::new(Redis::new(config).context("REDIS_URL")?);
+    redis.check().await;
+    let (watched, stop) = (Arc::clone(&redis), stop.clone());
+    tokio::spawn(async move { watched.watch(stop).await });
+    Ok(Some(redis))
 }
 
 async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {

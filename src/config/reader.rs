@@ -9,13 +9,17 @@ use secrecy::SecretString;
 use super::{AuditSettings, BuyerCancel, Environment, ExternalCancelStock, Roles, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
+use crate::limits::{Budget, Proxies, Rates};
 use crate::provider::breaker::BreakerRules;
 use crate::provider::protection::Limits;
 use crate::provider::toss::TossConfig;
+use crate::redis::{self, RedisConfig};
 use crate::telemetry::{self, LogFormat, OtlpProtocol, TracesConfig};
 
 /// Of traces that went well, this share is kept.
 const TRACE_KEEP_RATIO: f64 = 0.05;
+/// Longer than Redis ever takes when it is well, and short beside any use case.
+const REDIS_DEADLINE: Duration = Duration::from_millis(50);
 /// A breaker remembers no more results than this.
 const FAILURES_REMEMBERED_MAX: u32 = 20;
 
@@ -232,6 +236,7 @@ impl Reader {
             reconcile_settle: self.duration("PAYGAUGE_RECONCILE_SETTLE_SECONDS", second, day, base.reconcile_settle),
             worker_poll: self.duration("PAYGAUGE_WORKER_POLL_MS", Duration::from_millis(1), 60_000, base.worker_poll),
             audit: self.audit(),
+            rates: self.rates(base.rates),
             ..base
         };
         self.mistakes.extend(settings.mistakes());
@@ -275,6 +280,56 @@ impl Reader {
             stuck_webhook: self.duration("PAYGAUGE_AUDIT_STUCK_WEBHOOK_SECONDS", second, month, base.stuck_webhook),
             ..base
         }
+    }
+
+    /// How many requests a caller may make.
+    pub(super) fn rates(&mut self, base: Rates) -> Rates {
+        Rates {
+            key_orders: self.budget("PAYGAUGE_RATE_KEY_ORDERS", base.key_orders),
+            key_payments: self.budget("PAYGAUGE_RATE_KEY_PAYMENTS", base.key_payments),
+            key_reads: self.budget("PAYGAUGE_RATE_KEY_READS", base.key_reads),
+            order_payments: self.budget("PAYGAUGE_RATE_ORDER_PAYMENTS", base.order_payments),
+            order_reads: self.budget("PAYGAUGE_RATE_ORDER_READS", base.order_reads),
+            address_orders: self.budget("PAYGAUGE_RATE_ADDRESS_ORDERS", base.address_orders),
+            address_payments: self.budget("PAYGAUGE_RATE_ADDRESS_PAYMENTS", base.address_payments),
+            address_reads: self.budget("PAYGAUGE_RATE_ADDRESS_READS", base.address_reads),
+            address_webhooks: self.budget("PAYGAUGE_RATE_ADDRESS_WEBHOOKS", base.address_webhooks),
+        }
+    }
+
+    /// `requests/seconds`, or `off`.
+    fn budget(&mut self, name: &str, default: Option<Budget>) -> Option<Budget> {
+        let Some(text) = self.text(name) else { return default };
+        if text == "off" {
+            return None;
+        }
+        let budget = Budget::parse(&text);
+        if budget.is_none() {
+            let (requests, seconds) = (Budget::REQUESTS_MAX, Budget::WINDOW_S_MAX);
+            self.mistakes.push(format!(
+                "{name} is neither off nor requests/seconds, up to {requests}/{seconds}, e.g. 600/60: {text:?}"
+            ));
+        }
+        budget
+    }
+
+    pub(super) fn trusted_proxies(&mut self) -> Proxies {
+        let text = self.text("PAYGAUGE_TRUSTED_PROXIES").unwrap_or_default();
+        Proxies::parse(&text).unwrap_or_else(|word| {
+            self.mistakes
+                .push(format!("PAYGAUGE_TRUSTED_PROXIES: {word:?} is no address and no network like 10.0.0.0/8"));
+            Proxies::default()
+        })
+    }
+
+    /// The value may hold a password: no mistake quotes it.
+    pub(super) fn redis(&mut self) -> Option<RedisConfig> {
+        let deadline = self.duration("PAYGAUGE_REDIS_DEADLINE_MS", Duration::from_millis(1), 1_000, REDIS_DEADLINE);
+        let url = self.text("REDIS_URL")?;
+        if let Err(error) = redis::check_url(&url) {
+            self.mistakes.push(format!("REDIS_URL: {error}"));
+        }
+        Some(RedisConfig { url: SecretString::from(url), deadline })
     }
 
     /// Where a test wants this process to die. Only builds with the feature `dev` can, and never with real money.

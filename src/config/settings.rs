@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::Rates;
 use crate::provider::protection::Limits;
 
 /// How far a checkout token reaches.
@@ -57,6 +58,8 @@ pub struct Settings {
     pub worker_batch_rows: i64,
     /// How long shutdown waits for money work.
     pub shutdown_grace: Duration,
+    /// How many requests a caller may make.
+    pub rates: Rates,
     /// The most bytes of a request's body.
     pub body_bytes_max: usize,
     /// The most rows of a page.
@@ -151,6 +154,7 @@ impl Default for Settings {
             worker_poll: Duration::from_millis(300),
             worker_batch_rows: 50,
             shutdown_grace: Duration::from_secs(40),
+            rates: Rates::default(),
             body_bytes_max: 64 * 1024,
             page_rows_max: 100,
             order_lines_max: 50,

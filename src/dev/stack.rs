@@ -26,6 +26,7 @@ use crate::db::Db;
 use crate::db::connect::{self, DbConfig};
 use crate::domain::money::{Currency, Money};
 use crate::http::auth::keys::{self, Role};
+use crate::limits::Proxies;
 use crate::payments::catalogue::{self, Actor, NewProduct};
 use crate::provider::toss::TossConfig;
 use crate::serve::{self, Running};
@@ -45,7 +46,7 @@ pub struct StackOptions {
 
 /// Runs the stack until Ctrl-C or SIGTERM.
 pub fn run(options: &StackOptions) -> anyhow::Result<()> {
-    let vars = config::dev_vars();
+    let vars = config::dev_vars().map_err(|mistakes| anyhow::anyhow!(mistakes.join("\n")))?;
     let telemetry = telemetry::init(telemetry_config(&vars))?;
     if options.fresh && vars.database_url.is_some() {
         anyhow::bail!("--fresh throws away only our own data; DATABASE_URL names a database that is not ours to empty");
@@ -284,12 +285,15 @@ impl Stack<'_> {
             },
             token_secrets: vec![SecretString::from(keys.token_secret.clone())],
             cors_origins: vec![format!("http://{demo}"), format!("http://localhost:{}", demo.port())],
+            trusted_proxies: Proxies::default(),
+            redis: self.vars.redis.clone(),
             settings: Settings {
                 buyer_cancel: BuyerCancel::Paid,
                 deposit_poll: seconds(15),
                 provider_deadline: seconds(12),
                 recovery_grace: seconds(2),
                 worker_lease: seconds(30),
+                rates: self.vars.rates,
                 ..Settings::default()
             },
             log_format: LogFormat::Human,

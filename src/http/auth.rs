@@ -2,7 +2,8 @@
 //!
 //! Three kinds: the shop's secret key (everything), its publishable key (catalogue, placing an order), and the checkout
 //! token of one order. A missing, wrong, revoked or expired credential is 401, a good one that does not reach far
-//! enough 403; another order's things are 404 to a checkout token, so that it learns nothing about them.
+//! enough 403; another order's things are 404 to a checkout token, so that it learns nothing about them. Whoever it is
+//! is counted (`rates`) before anything else happens.
 
 pub mod keys;
 pub mod tokens;
@@ -16,6 +17,7 @@ use self::keys::{KEY_PREFIXES, KeyText, Role};
 use self::tokens::{TOKEN_PREFIX, TokenError};
 use super::AppState;
 use super::problem::{Code, Problem};
+use super::rates;
 use crate::clock;
 use crate::config::BuyerCancel;
 use crate::db::events::Origin;
@@ -93,23 +95,29 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let credential = bearer(&parts.headers)?;
-        if credential.starts_with(TOKEN_PREFIX) {
-            return match state.tokens().check(credential, clock::now()) {
-                Ok(order) => Ok(Self::Checkout(order)),
-                Err(TokenError::Expired) => Err(unauthorized("The checkout token has expired.")),
-                Err(TokenError::Invalid) => Err(unauthorized("The checkout token is not valid.")),
-            };
-        }
-        if !KEY_PREFIXES.iter().any(|prefix| credential.starts_with(prefix)) {
-            return Err(unauthorized("The credential is neither a key nor a checkout token."));
-        }
-        let shown = KeyText::parse(credential).ok_or_else(|| unauthorized("The key is not valid."))?;
-        match state.keys().check(&state.db, &shown).await? {
-            Some(Role::Secret) => Ok(Self::Secret(shown.id())),
-            Some(Role::Publishable) => Ok(Self::Publishable(shown.id())),
-            None => Err(unauthorized("The key is not valid.")),
-        }
+        let caller = authenticated(&parts.headers, state).await;
+        rates::count(state, parts, caller.as_ref().ok().copied()).await?;
+        caller
+    }
+}
+
+async fn authenticated(headers: &HeaderMap, state: &AppState) -> Result<Caller, Problem> {
+    let credential = bearer(headers)?;
+    if credential.starts_with(TOKEN_PREFIX) {
+        return match state.tokens().check(credential, clock::now()) {
+            Ok(order) => Ok(Caller::Checkout(order)),
+            Err(TokenError::Expired) => Err(unauthorized("The checkout token has expired.")),
+            Err(TokenError::Invalid) => Err(unauthorized("The checkout token is not valid.")),
+        };
+    }
+    if !KEY_PREFIXES.iter().any(|prefix| credential.starts_with(prefix)) {
+        return Err(unauthorized("The credential is neither a key nor a checkout token."));
+    }
+    let shown = KeyText::parse(credential).ok_or_else(|| unauthorized("The key is not valid."))?;
+    match state.keys().check(&state.db, &shown).await? {
+        Some(Role::Secret) => Ok(Caller::Secret(shown.id())),
+        Some(Role::Publishable) => Ok(Caller::Publishable(shown.id())),
+        None => Err(unauthorized("The key is not valid.")),
     }
 }
 

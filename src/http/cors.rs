@@ -6,6 +6,8 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::rates;
+
 /// How long a browser may remember the answer to its question.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
@@ -25,6 +27,8 @@ pub fn layer(origins: &[String]) -> CorsLayer {
         .expose_headers([
             RETRY_AFTER,
             LOCATION,
+            rates::RATELIMIT,
+            rates::RATELIMIT_POLICY,
             HeaderName::from_static("idempotency-replayed"),
             HeaderName::from_static("x-request-id"),
             HeaderName::from_static("server-timing"),

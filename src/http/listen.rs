@@ -3,6 +3,7 @@
 //!
 //! Used by `serve` for the API and for the operations port. HTTP/1.1 only: what terminates TLS in front speaks it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// After a failure to accept that is not the client's (no descriptors left).
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
+/// The other end of the connection that a request came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
 /// Serves until `stop`, and then until the requests in hand are answered.
 pub async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
     listen_within(listener, router, stop, HEAD_WITHIN).await;
@@ -44,8 +49,8 @@ async fn listen_within(listener: TcpListener, router: Router, stop: Cancellation
             Some(next) = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let serving = serve(stream, router.clone(), stop.clone(), head_within);
+            Ok((stream, peer)) => {
+                let serving = serve(stream, Peer(peer.ip()), router.clone(), stop.clone(), head_within);
                 connections.spawn(async move {
                     serving.await;
                     drop(permit);
@@ -63,14 +68,17 @@ async fn listen_within(listener: TcpListener, router: Router, stop: Cancellation
     connections.wait().await;
 }
 
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken, head_within: Duration) {
+async fn serve(stream: TcpStream, peer: Peer, router: Router, stop: CancellationToken, head_within: Duration) {
     // Answers are small: none waits for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection that is gone already");
     }
     let requests = TaskTracker::new();
     let in_hand = requests.clone();
-    let service = router.map_request(|request: hyper::Request<_>| request.map(axum::body::Body::new));
+    let service = router.map_request(move |mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(peer);
+        request.map(axum::body::Body::new)
+    });
     let service = tower::service_fn(move |request| in_hand.track_future(service.clone().oneshot(request)));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head_within);

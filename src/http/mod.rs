@@ -18,6 +18,7 @@ pub mod orders;
 pub mod payments;
 pub mod problem;
 pub mod products;
+pub mod rates;
 pub mod rules;
 pub mod verb;
 pub mod webhooks;
@@ -39,8 +40,9 @@ use self::auth::tokens::Tokens;
 pub use self::ops::{OpsState, ops_router};
 use self::problem::{Code, Problem};
 use crate::app::App;
+use crate::limits::RateLimiter;
 
-/// What handlers share: the app, and what authentication needs.
+/// What handlers share: the app, and what authentication and rate limits need.
 #[derive(Clone)]
 pub struct AppState(Arc<Edge>);
 
@@ -48,13 +50,14 @@ struct Edge {
     app: Arc<App>,
     keys: KeyRing,
     tokens: Tokens,
+    limiter: RateLimiter,
 }
 
 impl AppState {
     /// The state of one API.
     #[must_use]
-    pub fn new(app: Arc<App>, tokens: Tokens) -> Self {
-        Self(Arc::new(Edge { app, keys: KeyRing::default(), tokens }))
+    pub fn new(app: Arc<App>, tokens: Tokens, limiter: RateLimiter) -> Self {
+        Self(Arc::new(Edge { app, keys: KeyRing::default(), tokens, limiter }))
     }
 
     /// The API keys.
@@ -67,6 +70,12 @@ impl AppState {
     #[must_use]
     pub fn tokens(&self) -> &Tokens {
         &self.0.tokens
+    }
+
+    /// The rate limits.
+    #[must_use]
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.0.limiter
     }
 }
 
@@ -83,6 +92,7 @@ impl Deref for AppState {
 pub fn router(state: AppState, cors_origins: &[String]) -> Router {
     let (v1, described) = routes().split_for_parts();
     v1.with_state(state)
+        .layer(from_fn(rates::tell))
         .layer(map_response(never_cached))
         .merge(openapi::docs(openapi::complete(described)))
         .fallback(async || Problem::new(Code::RouteNotFound, "No route has this path."))

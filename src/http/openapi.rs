@@ -11,7 +11,8 @@ use utoipa::openapi::schema::{AllOfBuilder, AnyOfBuilder, ObjectBuilder, Schema,
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder,
+    Components, ContentBuilder, HeaderBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
+    ResponseBuilder,
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -85,6 +86,16 @@ const OWN_PROBLEMS: &[(&str, &[Code])] = &[
     ("receiveWebhook", &[Code::RouteNotFound]),
 ];
 
+/// What a refusal for too many requests says besides its body.
+const LIMIT_HEADERS: [(&str, &str); 3] = [
+    ("Retry-After", "Seconds after which there is room."),
+    (
+        "RateLimit-Policy",
+        "The budgets that the request takes from: `\"orders-per-key\";q=600;w=60` is 600 in 60 seconds.",
+    ),
+    ("RateLimit", "How each stands: `\"orders-per-key\";r=0;t=1` is nothing left, and room in 1 second."),
+];
+
 /// The description before the routes are added.
 pub fn start() -> OpenApi {
     let info = InfoBuilder::new()
@@ -115,6 +126,8 @@ fn introduction() -> String {
          and given again with `Idempotency-Replayed: true`.\n\n\
          **Undecided.** 202 says that nobody can know yet: poll `Location` after `Retry-After` seconds. It is no \
          failure and never becomes one by waiting.\n\n\
+         **Limits.** `RateLimit-Policy` names the budgets that a request takes from, `RateLimit` what is left of them. \
+         Without room in one of them the answer is 429, and nothing was done.\n\n\
          **Problems** are `application/problem+json` with a stable `code`:\n\n\
          | code | status | meaning |\n|---|---|---|\n",
     );
@@ -189,7 +202,7 @@ fn problems_of(operation: &Operation) -> Vec<Code> {
     let id = operation.operation_id.as_deref().unwrap_or_default();
     let own = OWN_PROBLEMS.iter().find(|(of, _)| *of == id).map_or(&[][..], |(_, codes)| codes);
     let mut codes = own.to_vec();
-    codes.extend([Code::DatabaseUnavailable, Code::Busy, Code::Internal]);
+    codes.extend([Code::RateLimited, Code::DatabaseUnavailable, Code::Busy, Code::Internal]);
     let is_webhook = id == "receiveWebhook";
     if !is_webhook {
         codes.extend([Code::Unauthorized, Code::Forbidden, Code::InvalidParameter]);
@@ -227,10 +240,16 @@ fn response(codes: &[Code]) -> Response {
     });
     let content =
         ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).examples_from_iter(examples).build();
-    ResponseBuilder::new()
+    let mut response = ResponseBuilder::new()
         .description(lines.collect::<Vec<_>>().join("\n\n"))
-        .content("application/problem+json", content)
-        .build()
+        .content("application/problem+json", content);
+    if codes.contains(&Code::RateLimited) {
+        for (name, text) in LIMIT_HEADERS {
+            let header = HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+            response = response.header(name, header.description(Some(text)).build());
+        }
+    }
+    response.build()
 }
 
 fn problem_schema() -> Schema {

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::problem::{Code, Problem};
 use crate::app::{App, Readiness};
+use crate::redis::Redis;
 use crate::telemetry::{Exposition, MetricsHandle, record};
 use crate::{clock, db};
 
@@ -29,6 +30,8 @@ pub struct OpsState {
     pub app: Option<Arc<App>>,
     /// What the others of this process report.
     pub readiness: Arc<Readiness>,
+    /// The Redis that helps, if one is set up.
+    pub redis: Option<Arc<Redis>>,
     /// The metrics.
     pub metrics: MetricsHandle,
 }
@@ -40,6 +43,9 @@ struct Check {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Whether it may be missing; the process is ready all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    optional: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,7 +56,11 @@ struct Ready {
 
 impl Check {
     fn of(name: &'static str, reason: Option<String>) -> Self {
-        Self { name, ok: reason.is_none(), reason }
+        Self { name, ok: reason.is_none(), reason, optional: false }
+    }
+
+    fn optional(name: &'static str, reason: Option<String>) -> Self {
+        Self { optional: true, ..Self::of(name, reason) }
     }
 }
 
@@ -85,7 +95,12 @@ async fn readyz(State(state): State<OpsState>) -> impl IntoResponse {
     let worker_late = state.app.as_ref().map_or(DATABASE_WITHIN, |app| app.settings.worker_lease);
     let mut checks = own_checks(&state.readiness, &database, clock::now(), worker_late);
     checks.insert(0, database);
-    let is_ready = checks.iter().all(|check| check.ok);
+    let redis = |redis: &Arc<Redis>| {
+        let reason = redis.away_because().map(|reason| format!("{reason}; this process does without it"));
+        Check::optional("redis", reason)
+    };
+    checks.extend(state.redis.as_ref().map(redis));
+    let is_ready = checks.iter().all(|check| check.ok || check.optional);
     let (code, status) =
         if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
     (code, Json(Ready { status, checks }))
@@ -153,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_database_it_lives_and_is_not_ready() {
         let metrics = crate::telemetry::for_tests().metrics();
-        let router = ops_router(OpsState { app: None, readiness: Arc::default(), metrics });
+        let router = ops_router(OpsState { app: None, readiness: Arc::default(), redis: None, metrics });
         for (path, status, part) in [
             ("/livez", 200, "alive"),
             ("/readyz", 503, r#"{"name":"database","ok":false,"reason":"not connected yet"}"#),

@@ -132,6 +132,7 @@ fn rejection(code: Code) -> Option<RejectionReason> {
         (Code::Forbidden, RejectionReason::Forbidden),
         (Code::BodyTooLarge, RejectionReason::BodyTooLarge),
         (Code::BadJson, RejectionReason::BadJson),
+        (Code::RateLimited, RejectionReason::RateLimited),
     ];
     reasons.into_iter().find_map(|(of, reason)| (of == code).then_some(reason))
 }

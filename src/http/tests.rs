@@ -13,6 +13,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use super::auth::tokens::Tokens;
+use super::listen::Peer;
 use super::problem::Code;
 use super::{AppState, openapi, router, routes};
 use crate::app::{App, Nudges};
@@ -20,6 +21,7 @@ use crate::config::Settings;
 use crate::crash::CrashSwitch;
 use crate::db::{Conn, Db};
 use crate::domain::ids::OrderId;
+use crate::limits::{Budget, Proxies, RateLimiter, Rates};
 use crate::provider::call::Door;
 use crate::provider::toss::{Toss, TossConfig};
 use crate::telemetry::labels::ProviderLabel;
@@ -28,6 +30,11 @@ const ORIGIN: &str = "http://127.0.0.1:8000";
 
 /// An API whose database cannot be reached.
 fn api() -> (AppState, Router) {
+    limited(Rates::OFF)
+}
+
+/// The same with these limits.
+fn limited(rates: Rates) -> (AppState, Router) {
     let manager = AsyncDieselConnectionManager::<Conn>::new("postgres://127.0.0.1:1/none");
     let pool = bb8::Pool::builder().connection_timeout(Duration::from_millis(200)).build_unchecked(manager);
     let toss = TossConfig {
@@ -55,7 +62,8 @@ fn api() -> (AppState, Router) {
         nudges: Nudges::default(),
     };
     let tokens = Tokens::new(&[SecretString::from("a secret of thirty-two characters")], Duration::from_secs(60));
-    let state = AppState::new(Arc::new(app), tokens.expect("a secret"));
+    let state =
+        AppState::new(Arc::new(app), tokens.expect("a secret"), RateLimiter::new(rates, Proxies::default(), None));
     (state.clone(), router(state, &[ORIGIN.to_owned()]))
 }
 
@@ -238,4 +246,114 @@ async fn a_panic_is_an_internal_problem() {
     let (_, body) = problem(&router, request("GET /panics", &[], "")).await;
     assert_eq!(body["code"], "internal");
     assert!(!body.to_string().contains("on purpose"));
+}
+
+/// Budgets so small that a test can use them up; an hour gives back little meanwhile.
+fn small() -> Rates {
+    let budget = |requests| Budget::new(requests, 3_600);
+    Rates {
+        order_payments: budget(3),
+        order_reads: budget(2),
+        address_payments: budget(4),
+        address_reads: budget(4),
+        address_webhooks: budget(2),
+        ..Rates::OFF
+    }
+}
+
+fn from(peer: &str, mut request: Request) -> Request {
+    request.extensions_mut().insert(Peer(peer.parse().expect("an address")));
+    request
+}
+
+#[tokio::test]
+async fn a_budget_that_is_used_up_is_said_so_before_anything_else_is_looked_at() {
+    let (state, router) = limited(small());
+    let order = OrderId::new();
+    let token = format!("Bearer {}", state.tokens().mint(order, crate::clock::now()));
+    let read = |order: OrderId| {
+        let line = format!("GET /v1/orders/{order}");
+        from("198.51.100.1", request(&line, &[("authorization", &token), ("origin", ORIGIN)], ""))
+    };
+    for (left, address_left) in [(1, 3), (0, 2)] {
+        let (response, _) = problem(&router, read(order)).await;
+        assert_eq!(response.status(), 503, "it is let in, and there is no database");
+        let told = response.headers()["ratelimit"].to_str().expect("text");
+        assert!(told.starts_with(&format!("\"reads-per-order\";r={left};t=1800, ")), "{told}");
+        assert!(told.contains(&format!("\"reads-per-address\";r={address_left};t=")), "{told}");
+    }
+    let (response, body) = problem(&router, read(OrderId::new())).await;
+    assert_eq!((response.status().as_u16(), &body["code"]), (429, &"rate_limited".into()), "whatever it asks for");
+    assert_eq!(body["policies"], serde_json::json!(["reads-per-order"]));
+    let headers = response.headers();
+    let wait: u64 = headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1_700..=1_800).contains(&wait), "{wait}");
+    let policy = "\"reads-per-order\";q=2;w=3600, \"reads-per-address\";q=4;w=3600";
+    assert_eq!(headers["ratelimit-policy"], policy);
+    assert!(headers["ratelimit"].to_str().is_ok_and(|told| told.contains("per-address\";r=2;")), "nothing was taken");
+    let exposed = headers["access-control-expose-headers"].to_str().expect("text");
+    assert!(exposed.contains("ratelimit-policy"), "{exposed}");
+    let own = format!("POST /v1/orders/{order}/cancel");
+    let cancel = from("198.51.100.1", request(&own, &[("authorization", &token)], ""));
+    let (_, body) = problem(&router, cancel).await;
+    assert_eq!(body["code"], Code::UnsupportedMediaType.as_str(), "payments have a budget of their own");
+}
+
+#[tokio::test]
+async fn whoever_has_no_good_credential_uses_up_the_budget_of_its_address_alone() {
+    let (state, router) = limited(small());
+    let guess = |peer| from(peer, request("GET /v1/orders", &[("authorization", "Bearer pgsk_guess")], ""));
+    for _ in 0..4 {
+        let (response, _) = problem(&router, guess("198.51.100.2")).await;
+        assert_eq!(response.status(), 401);
+    }
+    let (response, body) = problem(&router, guess("198.51.100.2")).await;
+    assert_eq!((response.status().as_u16(), &body["code"]), (429, &"rate_limited".into()));
+    assert!(!response.headers().contains_key("www-authenticate"));
+    assert_eq!(problem(&router, guess("198.51.100.3")).await.0.status(), 401, "others go on");
+    let token = format!("Bearer {}", state.tokens().mint(OrderId::new(), crate::clock::now()));
+    let read = request("GET /v1/orders", &[("authorization", &token)], "");
+    assert_eq!(problem(&router, from("198.51.100.3", read)).await.0.status(), 403);
+
+    let webhook = |peer| from(peer, request("POST /v1/webhooks/toss", &[], "[]"));
+    for status in [400, 400, 429] {
+        assert_eq!(problem(&router, webhook("198.51.100.2")).await.0.status(), status);
+    }
+    assert_eq!(problem(&router, webhook("198.51.100.4")).await.0.status(), 400);
+}
+
+#[tokio::test]
+async fn every_route_takes_from_the_budget_of_its_class() {
+    let (state, _) = api();
+    let token = format!("Bearer {}", state.tokens().mint(OrderId::new(), crate::clock::now()));
+    let (_, api) = routes().split_for_parts();
+    let api = serde_json::to_value(api).expect("JSON");
+    let a_lot = Budget::new(1_000, 60);
+    let (_, router) = limited(Rates {
+        address_orders: a_lot,
+        address_payments: a_lot,
+        address_reads: a_lot,
+        address_webhooks: a_lot,
+        ..Rates::OFF
+    });
+    let mut classes = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for (path, item) in api["paths"].as_object().expect("paths") {
+        for method in item.as_object().expect("operations").keys() {
+            let at = path.replace("{id}", "x").replace("{provider}", "toss");
+            let line = format!("{} {at}", method.to_uppercase());
+            let (response, _) =
+                answer(&router, from("198.51.100.5", request(&line, &[("authorization", &token)], ""))).await;
+            let policy = response.headers()["ratelimit-policy"].to_str().expect("text").to_owned();
+            let class = policy.trim_matches('"').split('-').next().expect("a class").to_owned();
+            let id = item[method]["operationId"].as_str().expect("an id").to_owned();
+            classes.entry(class).or_default().push(id);
+        }
+    }
+    for ids in classes.values_mut() {
+        ids.sort_unstable();
+    }
+    assert_eq!(classes["orders"], ["placeOrder"]);
+    assert_eq!(classes["payments"], ["cancelOrder", "cancelPayment", "confirmPayment", "inquirePayment"]);
+    assert_eq!(classes["webhooks"], ["receiveWebhook"]);
+    assert_eq!(classes["reads"].len(), 16);
 }

@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use super::AppState;
 use super::extract::{self, Id};
 use super::problem::{Code, Problem};
+use super::rates;
 use crate::payments::webhook;
 use crate::telemetry;
 use crate::telemetry::labels::WebhookReceived;
@@ -37,6 +38,9 @@ pub async fn receive(
     Id(provider): Id<String>,
     request: Request,
 ) -> Result<axum::Json<serde_json::Value>, Problem> {
+    let (parts, body) = request.into_parts();
+    rates::count_webhook(&state, &parts).await?;
+    let request = Request::from_parts(parts, body);
     if provider != state.provider.name() {
         return Err(Problem::new(Code::RouteNotFound, "No such payment provider is set up."));
     }

@@ -6,6 +6,7 @@
 
 mod http;
 mod protection;
+mod redis;
 mod resources;
 mod states;
 mod traces;
@@ -13,6 +14,7 @@ mod words;
 
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
+pub use self::redis::{RedisFailure, RedisFeature};
 pub use self::resources::{Dependency, LockResource, ReservationResult, Step};
 pub use self::states::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, MoneyMove, PaymentMethod, StatusWord,
@@ -116,6 +118,8 @@ label!(
     ProviderOutcome,
     ReconcileOutcome,
     RedactionRule,
+    RedisFailure,
+    RedisFeature,
     RejectionReason,
     ReservationResult,
     SpanResult,

@@ -109,7 +109,10 @@ fn the_readme_lists_every_setting_and_no_other() {
     let is_setting = |name: &String| {
         name.starts_with("PAYGAUGE_")
             || name.starts_with("TOSS_")
-            || matches!(name.as_str(), "DATABASE_URL" | "OTEL_EXPORTER_OTLP_ENDPOINT" | "OTEL_EXPORTER_OTLP_PROTOCOL")
+            || matches!(
+                name.as_str(),
+                "DATABASE_URL" | "REDIS_URL" | "OTEL_EXPORTER_OTLP_ENDPOINT" | "OTEL_EXPORTER_OTLP_PROTOCOL"
+            )
     };
     let listed: BTreeSet<String> = first_column(&text("README.md")).into_iter().filter(is_setting).collect();
     let config = text("src/config.rs");

@@ -86,6 +86,8 @@ vocabulary! {
         PartialCancelNotAllowed => "partial_cancel_not_allowed",
         /// The order has ended.
         OrderNotCancelable => "order_not_cancelable",
+        /// Too many requests of this caller.
+        RateLimited => "rate_limited",
         /// No database connection.
         DatabaseUnavailable => "database_unavailable",
         /// Too much contention.
@@ -147,6 +149,7 @@ impl Code {
             | Self::InvalidCancelScope
             | Self::RefundAccountNeeded
             | Self::PartialCancelNotAllowed => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ProviderRefusedRequest => StatusCode::BAD_GATEWAY,
             Self::ProviderUnavailable | Self::DatabaseUnavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -207,6 +210,7 @@ impl Code {
             Self::RefundAccountNeeded => ("An account to refund to is needed", "A virtual account that was paid is refunded to `refundAccount`."),
             Self::PartialCancelNotAllowed => ("Only the whole can be canceled", "A virtual account without a deposit can only be closed as a whole."),
             Self::OrderNotCancelable => ("The order cannot be canceled", "The order has ended in `orderStatus`."),
+            Self::RateLimited => ("There are too many requests", "Nothing was done. Repeat the request, with the same key, after `Retry-After` seconds; `policies` names the budgets that are used up, and `RateLimit` says how each stands."),
             Self::DatabaseUnavailable => ("The database is not available", "It cannot be reached, does not answer in time, or takes no changes. Repeat the request, with the same key, after `Retry-After` seconds."),
             Self::Busy => ("Too many are at work on the same thing", "Repeat the request, with the same key, after `Retry-After` seconds."),
             Self::Internal => ("The request failed on our side", "Repeat the request with the same key, and report its `x-request-id` if it fails again."),
@@ -218,7 +222,11 @@ impl Code {
     pub const fn retry_after_s(self) -> Option<u64> {
         if matches!(
             self,
-            Self::IdempotencyKeyInFlight | Self::PaymentInFlight | Self::CancellationInProgress | Self::Busy
+            Self::IdempotencyKeyInFlight
+                | Self::PaymentInFlight
+                | Self::CancellationInProgress
+                | Self::Busy
+                | Self::RateLimited
         ) {
             Some(RUNNING_S)
         } else if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE) {
@@ -269,7 +277,8 @@ impl Code {
             | Self::InvalidCancelScope
             | Self::RefundAccountNeeded
             | Self::PartialCancelNotAllowed
-            | Self::OrderNotCancelable => OperationOutcome::Rejected,
+            | Self::OrderNotCancelable
+            | Self::RateLimited => OperationOutcome::Rejected,
         }
     }
 }

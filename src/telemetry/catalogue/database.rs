@@ -1,10 +1,12 @@
-//! The metrics of the database as this process uses it.
+//! The metrics of the database as this process uses it, and of Redis beside it.
 
 use metrics::{Counter, Gauge};
 
 use super::{DB, Kind, LabelInfo, MetricInfo, Unit};
 use crate::telemetry::family::{Family, FromZero, Histogram};
-use crate::telemetry::labels::{Contention, Dependency, Label, LockResource, PoolConnectionState, Tx, TxResult};
+use crate::telemetry::labels::{
+    Contention, Dependency, Label, LockResource, PoolConnectionState, RedisFailure, RedisFeature, Tx, TxResult,
+};
 
 catalogue! {
     DATABASE
@@ -32,6 +34,8 @@ catalogue! {
     "1 if a dependency answered when it was last asked, else 0. What is away?";
     Gauge DEPENDENCY_CHECKED = "payments_dependency_last_check_timestamp_seconds" { dependency: Dependency } Timestamp,
     from_zero FromZero::Never, "When a dependency was last asked.";
+    Counter REDIS_FALLBACKS = "payments_redis_fallbacks_total" { feature: RedisFeature, reason: RedisFailure } Count,
+    from_zero FromZero::Every, "What was done without Redis, and why. Does each process count for itself?";
     ]
     [
     ]

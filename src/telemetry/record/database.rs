@@ -1,4 +1,4 @@
-//! What is told of the database as this process uses it.
+//! What is told of the database as this process uses it, and of Redis beside it.
 
 use std::time::Duration;
 
@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 
 use super::unix_seconds;
 use crate::telemetry::catalogue as c;
-use crate::telemetry::labels::{Contention, Dependency, LockResource, PoolConnectionState, Tx, TxResult};
+use crate::telemetry::labels::{
+    Contention, Dependency, LockResource, PoolConnectionState, RedisFailure, RedisFeature, Tx, TxResult,
+};
 
 /// The database pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,4 +65,9 @@ pub fn lock_wait(resource: LockResource, elapsed: Duration) {
 pub fn dependency(dependency: Dependency, is_up: bool, now: DateTime<Utc>) {
     c::DEPENDENCY_UP.of((dependency,)).set(if is_up { 1.0 } else { 0.0 });
     c::DEPENDENCY_CHECKED.of((dependency,)).set(unix_seconds(now));
+}
+
+/// Something was done without Redis.
+pub fn redis_fallback(feature: RedisFeature, reason: RedisFailure) {
+    c::REDIS_FALLBACKS.of((feature, reason)).increment(1);
 }

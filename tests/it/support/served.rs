@@ -123,6 +123,18 @@ impl Drop for Served {
     }
 }
 
+const RATES: [&str; 9] = [
+    "PAYGAUGE_RATE_KEY_ORDERS",
+    "PAYGAUGE_RATE_KEY_PAYMENTS",
+    "PAYGAUGE_RATE_KEY_READS",
+    "PAYGAUGE_RATE_ORDER_PAYMENTS",
+    "PAYGAUGE_RATE_ORDER_READS",
+    "PAYGAUGE_RATE_ADDRESS_ORDERS",
+    "PAYGAUGE_RATE_ADDRESS_PAYMENTS",
+    "PAYGAUGE_RATE_ADDRESS_READS",
+    "PAYGAUGE_RATE_ADDRESS_WEBHOOKS",
+];
+
 fn command(database: &DbConfig, mock: &PgMock) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paygauge"));
     command
@@ -137,6 +149,8 @@ fn command(database: &DbConfig, mock: &PgMock) -> Command {
         .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0")
         .env("PAYGAUGE_WORKER_POLL_MS", "50")
         .env("PAYGAUGE_LOG_FORMAT", "json")
+        // Whoever tests limits sets them.
+        .envs(RATES.map(|name| (name, "off")))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command

@@ -7,6 +7,7 @@ use paygauge::config::{BuyerCancel, Config, Environment, Roles, Settings};
 use paygauge::crash::CrashSwitch;
 use paygauge::db::connect::DbConfig;
 use paygauge::http::auth::keys::{self, Role};
+use paygauge::limits::{Proxies, Rates};
 use paygauge::provider::breaker::BreakerRules;
 use paygauge::provider::protection::Limits;
 use paygauge::provider::toss::TossConfig;
@@ -67,6 +68,7 @@ pub fn settings() -> Settings {
         worker_poll: millis(50),
         shutdown_grace: millis(5_000),
         buyer_cancel: BuyerCancel::Unpaid,
+        rates: Rates::OFF,
         ..Settings::default()
     }
 }
@@ -282,6 +284,8 @@ pub fn config(database: DbConfig, pg_url: &str, roles: Roles, settings: Settings
         },
         token_secrets: vec!["a secret of more than thirty-two characters".into()],
         cors_origins: vec!["https://shop.example".to_owned()],
+        trusted_proxies: Proxies::default(),
+        redis: None,
         settings,
         log_format: LogFormat::Json,
         log_filter: "info".to_owned(),
