@@ -27,6 +27,7 @@ mod database_tls;
 mod documents;
 mod explain;
 mod histories;
+mod limits;
 mod metrics;
 mod ops;
 mod orders;

@@ -1,13 +1,15 @@
 //! What is refused before any use case sees it.
 
+use paygauge::config::Settings;
 use paygauge::domain::ids::{CancellationId, FindingId, OrderId, PaymentId, ProductId};
 use paygauge::http::problem::Code;
+use paygauge::limits::{Budget, Rates};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{Books, Seen, send};
-use crate::support::shop::{Client, Shop};
+use crate::support::shop::{Client, Shop, ShopOptions, settings};
 
 const KEY: (&str, &str) = ("idempotency-key", "k-1");
 
@@ -340,6 +342,25 @@ pub async fn a_body_that_never_arrives_is_given_up() -> Seen {
     }
     let response = response.body(body.to_owned()).expect("a response");
     seen.take(crate::support::shop::Answer::read(response.into()).await, Code::RequestTimeout);
+    shop.close().await;
+    seen
+}
+
+pub async fn a_caller_beyond_its_budget_is_told_to_come_back() -> Seen {
+    let rates = Rates { key_orders: Budget::new(1, 3_600), ..Rates::OFF };
+    let settings = Settings { rates, ..settings() };
+    let options = ShopOptions { worker: false, webhooks: false, settings, ..ShopOptions::default() };
+    let (shop, mut seen) = (Shop::with(options).await, Seen::default());
+    let product = shop.product(12_000, 5).await;
+    shop.order(&product, 1).await;
+    let books = Books::of(&shop).await;
+    let before = books.read().await;
+    let body = json!({ "lines": [{ "productId": product, "quantity": 1 }] }).to_string();
+    for anything in [body.as_str(), "{"] {
+        let answer = send(&shop.publishable, "POST /v1/orders", &[KEY], anything).await;
+        seen.take(answer, Code::RateLimited);
+    }
+    assert_eq!(books.read().await, before, "nothing was written");
     shop.close().await;
     seen
 }

@@ -10,6 +10,7 @@ pub mod panics;
 pub mod programs;
 pub mod prometheus;
 pub mod ready;
+pub mod redis;
 pub mod served;
 pub mod shop;
 
