@@ -12,6 +12,7 @@
 
 mod support;
 
+mod alerts;
 mod audit;
 mod auth;
 mod bad_input;
