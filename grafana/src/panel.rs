@@ -1,0 +1,553 @@
+//! One panel: its builder and its JSON. What is the same in all panels of a kind is decided here, once.
+//!
+//! In queries `{@}` stands for the chosen job and instances, `{@job}` for the chosen job alone (figures that one
+//! worker reads from the database for all), and `[@]` for the rate interval. `{@,operation="confirm"}` adds matchers.
+
+use serde_json::{Map, Value, json};
+
+/// Act now.
+pub const RED: &str = "red";
+/// Look when there is time.
+pub const AMBER: &str = "orange";
+/// Proven to be well.
+pub const GREEN: &str = "green";
+/// A number that asks for nothing, or is not known.
+pub const GREY: &str = "#8e8e8e";
+/// A number to read, with no judgement in it.
+pub const PLAIN: &str = "#5794f2";
+
+/// How a panel draws.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One big figure for each series, as of the end of the range.
+    Stat,
+    /// Lines over time.
+    Lines,
+    /// Areas on top of each other.
+    Stack,
+    /// Buckets over time.
+    Heatmap,
+    /// Rows.
+    Table,
+    /// Coloured bars over time.
+    States,
+    /// Bars beside each other.
+    Bars,
+    /// Log lines.
+    Logs,
+    /// Words.
+    Text,
+}
+
+/// What a run of the queries has to find.
+#[derive(Clone, Copy)]
+enum Expect {
+    Data(&'static str),
+    Zero(&'static str),
+    Drill(&'static str),
+}
+
+enum Source {
+    Prometheus { expr: String, legend: String },
+    Postgres(String),
+    Tempo(String),
+    Loki(String),
+}
+
+enum Link {
+    Dashboard(&'static str),
+    Runbook(&'static str),
+}
+
+/// A panel under construction.
+pub struct Panel {
+    kind: Kind,
+    title: &'static str,
+    pub(crate) size: (u32, u32),
+    unit: &'static str,
+    decimals: Option<u32>,
+    max: Option<f64>,
+    sources: Vec<Source>,
+    about: String,
+    links: Vec<Link>,
+    each: Vec<Value>,
+    base: &'static str,
+    steps: Vec<(f64, &'static str)>,
+    words: Vec<(i64, &'static str, &'static str)>,
+    columns: Vec<(&'static str, &'static str, &'static str)>,
+    hidden: Vec<&'static str>,
+    no_value: &'static str,
+    expect: Expect,
+    text: String,
+}
+
+macro_rules! kinds {
+    ($($name:ident $kind:ident $width:literal $height:literal $doc:literal;)+) => {$(
+        #[doc = $doc]
+        #[must_use]
+        pub fn $name(title: &'static str) -> Panel {
+            Panel::new(Kind::$kind, title, ($width, $height))
+        }
+    )+};
+}
+
+kinds! {
+    stat Stat 4 4 "One big figure.";
+    lines Lines 8 8 "Lines over time.";
+    stack Stack 8 8 "Areas on top of each other.";
+    heatmap Heatmap 12 9 "Buckets over time.";
+    table Table 12 8 "Rows.";
+    states States 12 8 "Coloured bars over time.";
+    bars Bars 8 8 "Bars beside each other.";
+    logs Logs 24 9 "Log lines.";
+    text Text 8 8 "Words.";
+}
+
+impl Panel {
+    fn new(kind: Kind, title: &'static str, size: (u32, u32)) -> Self {
+        Self {
+            kind,
+            title,
+            size,
+            unit: "short",
+            decimals: None,
+            max: None,
+            sources: Vec::new(),
+            about: String::new(),
+            links: Vec::new(),
+            each: Vec::new(),
+            base: PLAIN,
+            steps: Vec::new(),
+            words: Vec::new(),
+            columns: Vec::new(),
+            hidden: Vec::new(),
+            no_value: "no data",
+            expect: Expect::Data("load moves it, and zero is exposed before the first event"),
+            text: String::new(),
+        }
+    }
+
+    /// A PromQL query and what its series are called.
+    #[must_use]
+    pub fn query(mut self, expr: impl Into<String>, legend: impl Into<String>) -> Self {
+        self.sources.push(Source::Prometheus { expr: scoped(&expr.into()), legend: legend.into() });
+        self
+    }
+
+    /// p50 to p99.9 of a histogram; `matchers` as between braces, `by` the labels to keep apart.
+    #[must_use]
+    pub fn quantiles(mut self, histogram: &str, matchers: &str, by: &str) -> Self {
+        let apart = if by.is_empty() { String::new() } else { format!(", {by}") };
+        let name = if by.is_empty() { String::new() } else { format!(" {{{{{by}}}}}") };
+        for (rank, text) in [("0.5", "p50"), ("0.9", "p90"), ("0.95", "p95"), ("0.99", "p99"), ("0.999", "p99.9")] {
+            let rate = format!("sum by (le{apart}) (rate({histogram}_bucket{{{matchers}}}[@]))");
+            self = self.query(format!("histogram_quantile({rank}, {rate})"), format!("{text}{name}"));
+        }
+        self
+    }
+
+    /// A read of the masked views; its columns are the panel's.
+    #[must_use]
+    pub fn sql(mut self, sql: &str) -> Self {
+        self.sources.push(Source::Postgres(sql.split_whitespace().collect::<Vec<_>>().join(" ")));
+        self
+    }
+
+    /// A TraceQL search.
+    #[must_use]
+    pub fn traces(mut self, query: &str) -> Self {
+        self.sources.push(Source::Tempo(query.to_owned()));
+        self
+    }
+
+    /// A LogQL search.
+    #[must_use]
+    pub fn lines_of(mut self, query: &str) -> Self {
+        self.sources.push(Source::Loki(query.to_owned()));
+        self
+    }
+
+    /// What a text panel says, in Markdown.
+    #[must_use]
+    pub fn says(mut self, markdown: &str) -> Self {
+        markdown.clone_into(&mut self.text);
+        self
+    }
+
+    /// The question, how to read the answer, and what to do about it.
+    #[must_use]
+    pub fn about(mut self, question: &str, read: &str, act: &str) -> Self {
+        self.about = format!("**{question}**\n\nRead: {read}\n\nDo: {act}");
+        self
+    }
+
+    /// Grafana's name of the unit.
+    #[must_use]
+    pub const fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// How many digits follow the point.
+    #[must_use]
+    pub const fn decimals(mut self, decimals: u32) -> Self {
+        self.decimals = Some(decimals);
+        self
+    }
+
+    /// The end of the scale.
+    #[must_use]
+    pub const fn max(mut self, max: f64) -> Self {
+        self.max = Some(max);
+        self
+    }
+
+    /// Columns of 24 and rows of the grid.
+    #[must_use]
+    pub const fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// The colour to begin with, and from which value on it is another.
+    #[must_use]
+    pub fn colours(mut self, base: &'static str, steps: &[(f64, &'static str)]) -> Self {
+        self.base = base;
+        self.steps = steps.to_vec();
+        self
+    }
+
+    /// Words and colours for exact values.
+    #[must_use]
+    pub fn words(mut self, words: &[(i64, &'static str, &'static str)]) -> Self {
+        self.words = words.to_vec();
+        self
+    }
+
+    /// What a table calls a column, and the unit of it.
+    #[must_use]
+    pub fn column(mut self, field: &'static str, name: &'static str, unit: &'static str) -> Self {
+        self.columns.push((field, name, unit));
+        self
+    }
+
+    /// Leaves a column out.
+    #[must_use]
+    pub fn without(mut self, field: &'static str) -> Self {
+        self.hidden.push(field);
+        self
+    }
+
+    /// What stands there when nothing was found.
+    #[must_use]
+    pub const fn empty(mut self, words: &'static str) -> Self {
+        self.no_value = words;
+        self
+    }
+
+    /// Leads to another dashboard; time and variables stay.
+    #[must_use]
+    pub fn to(mut self, uid: &'static str) -> Self {
+        self.links.push(Link::Dashboard(uid));
+        self
+    }
+
+    /// Leads to the page that says what to do about an alert.
+    #[must_use]
+    pub fn runbook(mut self, alert: &'static str) -> Self {
+        self.links.push(Link::Runbook(alert));
+        self
+    }
+
+    /// Leads from each value or row to its own payment, by a column `payment_id`.
+    #[must_use]
+    pub fn each_payment(mut self) -> Self {
+        let url = "/d/pay-payment?${__url_time_range}&var-payment_id=${__data.fields.payment_id}";
+        self.each.push(json!({ "title": "This payment", "url": url }));
+        self
+    }
+
+    /// Leads from each row to its trace, by a column `trace_id`.
+    #[must_use]
+    pub fn each_trace(mut self) -> Self {
+        let pane = json!({ "trace": {
+            "datasource": "${tempo_datasource}",
+            "queries": [{ "refId": "A", "queryType": "traceql", "query": "${__data.fields.trace_id}",
+                "datasource": { "type": "tempo", "uid": "${tempo_datasource}" } }],
+            "range": { "from": "now-7d", "to": "now" },
+        } });
+        let url = format!("/explore?schemaVersion=1&panes={}", crate::dashboard::encoded(&pane.to_string()));
+        self.each.push(json!({ "title": "This trace", "url": url, "targetBlank": true }));
+        self
+    }
+
+    /// Leads from each value to the payments behind it, by provider and method.
+    #[must_use]
+    pub fn each_affected(mut self) -> Self {
+        let url = "/d/pay-affected?${__url_time_range}&var-provider=${__field.labels.provider}\
+                   &var-method=${__field.labels.method}";
+        self.each.push(json!({ "title": "Who is hit", "url": url }));
+        self
+    }
+
+    /// Every query finds something once there was load.
+    #[must_use]
+    pub const fn data(mut self, why: &'static str) -> Self {
+        self.expect = Expect::Data(why);
+        self
+    }
+
+    /// The series are there, and 0 while all is well.
+    #[must_use]
+    pub const fn zero(mut self, why: &'static str) -> Self {
+        self.expect = Expect::Zero(why);
+        self
+    }
+
+    /// There may be nothing to find while all is well.
+    #[must_use]
+    pub const fn drill(mut self, why: &'static str) -> Self {
+        self.expect = Expect::Drill(why);
+        self
+    }
+
+    pub(crate) fn expectation(&self) -> Value {
+        let (class, why) = match self.expect {
+            Expect::Data(why) => ("data", why),
+            Expect::Zero(why) => ("zero", why),
+            Expect::Drill(why) => ("drill", why),
+        };
+        json!({ "class": class, "why": why })
+    }
+
+    pub(crate) fn json(&self, id: u32, (x, y): (u32, u32)) -> Value {
+        let (width, height) = self.size;
+        let mut panel = json!({
+            "id": id,
+            "type": self.kind_name(),
+            "title": self.title,
+            "description": self.about,
+            "gridPos": { "x": x, "y": y, "w": width, "h": height },
+            "links": self.links.iter().map(Link::json).collect::<Vec<_>>(),
+            "fieldConfig": { "defaults": self.defaults(), "overrides": self.overrides() },
+            "options": self.options(),
+            "transparent": false,
+        });
+        if let (Some(source), Some(fields)) = (self.sources.first(), panel.as_object_mut()) {
+            fields.insert("datasource".to_owned(), source.datasource());
+            fields.insert("targets".to_owned(), self.targets());
+            if self.kind == Kind::Table {
+                fields.insert("transformations".to_owned(), self.transformations());
+            }
+        }
+        panel
+    }
+
+    const fn kind_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Stat => "stat",
+            Kind::Lines | Kind::Stack => "timeseries",
+            Kind::Heatmap => "heatmap",
+            Kind::Table => "table",
+            Kind::States => "state-timeline",
+            Kind::Bars => "bargauge",
+            Kind::Logs => "logs",
+            Kind::Text => "text",
+        }
+    }
+
+    fn targets(&self) -> Value {
+        let letters = ('A'..='Z').map(String::from);
+        self.sources.iter().zip(letters).map(|(source, letter)| source.target(self.kind, &letter)).collect()
+    }
+
+    fn defaults(&self) -> Value {
+        let steps = self.steps.iter().map(|(value, color)| json!({ "value": value, "color": color }));
+        let first = json!({ "value": null, "color": self.base });
+        let mut defaults = json!({
+            "unit": self.unit,
+            "noValue": self.no_value,
+            "mappings": self.mappings(),
+            "thresholds": { "mode": "absolute", "steps": std::iter::once(first).chain(steps).collect::<Vec<_>>() },
+            "color": { "mode": self.colour_mode() },
+            "links": self.each,
+            "custom": self.custom(),
+        });
+        let limits = [("decimals", self.decimals.map(Value::from)), ("max", self.max.map(Value::from))];
+        if let Some(fields) = defaults.as_object_mut() {
+            for (name, value) in limits.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))) {
+                fields.insert(name.to_owned(), value);
+            }
+            if matches!(self.kind, Kind::Lines | Kind::Stack | Kind::Bars) {
+                fields.insert("min".to_owned(), json!(0));
+            }
+        }
+        defaults
+    }
+
+    /// Nothing known is a word, and never green.
+    fn mappings(&self) -> Value {
+        let result = json!({ "text": self.no_value, "color": GREY, "index": 0 });
+        let unknown = json!({ "type": "special", "options": { "match": "null+nan", "result": result } });
+        if self.words.is_empty() {
+            return json!([unknown]);
+        }
+        let mut options = Map::new();
+        for (index, (value, text, color)) in (1_u32..).zip(&self.words) {
+            options.insert(value.to_string(), json!({ "text": text, "color": color, "index": index }));
+        }
+        json!([unknown, { "type": "value", "options": options }])
+    }
+
+    const fn colour_mode(&self) -> &'static str {
+        match self.kind {
+            Kind::Lines | Kind::Stack => "palette-classic",
+            Kind::Stat | Kind::Heatmap | Kind::Table | Kind::States | Kind::Bars | Kind::Logs | Kind::Text => {
+                "thresholds"
+            }
+        }
+    }
+
+    fn custom(&self) -> Value {
+        let line = if self.steps.is_empty() { "off" } else { "dashed" };
+        match self.kind {
+            Kind::Lines | Kind::Stack => json!({
+                "drawStyle": "line", "lineWidth": 1, "showPoints": "never", "spanNulls": false,
+                "fillOpacity": if self.kind == Kind::Stack { 60 } else { 8 },
+                "stacking": { "mode": if self.kind == Kind::Stack { "normal" } else { "none" }, "group": "A" },
+                "thresholdsStyle": { "mode": line },
+            }),
+            Kind::States => json!({ "lineWidth": 0, "fillOpacity": 80 }),
+            Kind::Table => json!({ "align": "auto", "inspect": false, "filterable": true }),
+            Kind::Stat | Kind::Heatmap | Kind::Bars | Kind::Logs | Kind::Text => json!({}),
+        }
+    }
+
+    fn overrides(&self) -> Value {
+        let column = |(field, name, unit): &(&str, &str, &str)| {
+            json!({
+                "matcher": { "id": "byName", "options": field },
+                "properties": [{ "id": "displayName", "value": name }, { "id": "unit", "value": unit }],
+            })
+        };
+        self.columns.iter().map(column).collect()
+    }
+
+    fn options(&self) -> Value {
+        let legend = json!({ "displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": [] });
+        let tooltip = json!({ "mode": "multi", "sort": "desc" });
+        let reduce = json!({ "values": false, "calcs": ["lastNotNull"], "fields": "" });
+        match self.kind {
+            Kind::Stat => json!({
+                "graphMode": "none", "colorMode": "background", "justifyMode": "auto", "textMode": "auto",
+                "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard",
+                "orientation": "auto", "reduceOptions": reduce,
+            }),
+            Kind::Lines | Kind::Stack => json!({ "legend": legend, "tooltip": tooltip }),
+            Kind::Heatmap => json!({
+                "calculate": false, "cellGap": 1, "showValue": "never", "legend": { "show": true },
+                "color": { "mode": "scheme", "scheme": "Oranges", "fill": "dark-orange", "exponent": 0.5,
+                    "steps": 64, "reverse": false },
+                "yAxis": { "axisPlacement": "left", "reverse": false, "unit": self.unit },
+                "tooltip": { "mode": "single", "yHistogram": true },
+                "exemplars": { "color": "rgba(255,0,255,0.7)" }, "filterValues": { "le": 1e-9 },
+            }),
+            Kind::Table => json!({ "frameIndex": 0, "showHeader": true, "cellHeight": "sm" }),
+            Kind::States => json!({
+                "showValue": "never", "rowHeight": 0.9, "mergeValues": true, "alignValue": "left",
+                "legend": legend, "tooltip": tooltip,
+            }),
+            Kind::Bars => json!({
+                "displayMode": "basic", "valueMode": "color", "namePlacement": "auto", "showUnfilled": true,
+                "sizing": "auto", "minVizWidth": 8, "minVizHeight": 16, "maxVizHeight": 300,
+                "orientation": "horizontal", "legend": legend, "reduceOptions": reduce,
+            }),
+            Kind::Logs => json!({
+                "showLabels": false, "showCommonLabels": false, "showTime": true, "showLogContextToggle": true,
+                "wrapLogMessage": true, "prettifyLogMessage": false, "enableLogDetails": true,
+                "sortOrder": "Descending", "dedupStrategy": "none",
+            }),
+            Kind::Text => json!({ "mode": "markdown", "content": self.text }),
+        }
+    }
+
+    /// Prometheus' tables have a column of time, and one value for each query, named after it.
+    fn transformations(&self) -> Value {
+        let mut hidden = Map::new();
+        let has_time = matches!(self.sources.first(), Some(Source::Prometheus { .. }));
+        for field in self.hidden.iter().copied().chain(has_time.then_some("Time")) {
+            hidden.insert(field.to_owned(), json!(true));
+        }
+        let organize = json!({ "id": "organize", "options": {
+            "excludeByName": hidden, "indexByName": {}, "renameByName": {} } });
+        if self.sources.len() > 1 { json!([{ "id": "merge", "options": {} }, organize]) } else { json!([organize]) }
+    }
+}
+
+impl Source {
+    fn datasource(&self) -> Value {
+        match self {
+            Self::Prometheus { .. } => json!({ "type": "prometheus", "uid": "${prometheus_datasource}" }),
+            Self::Postgres(_) => json!({ "type": "grafana-postgresql-datasource", "uid": "${postgres_datasource}" }),
+            Self::Tempo(_) => json!({ "type": "tempo", "uid": "${tempo_datasource}" }),
+            Self::Loki(_) => json!({ "type": "loki", "uid": "${loki_datasource}" }),
+        }
+    }
+
+    fn target(&self, kind: Kind, letter: &str) -> Value {
+        let datasource = self.datasource();
+        match self {
+            Self::Prometheus { expr, legend } => {
+                // A figure is as of now: a series that has ended must not stand there as if it were alive.
+                let instant = matches!(kind, Kind::Stat | Kind::Table | Kind::Bars);
+                let format = match kind {
+                    Kind::Table => "table",
+                    Kind::Heatmap => "heatmap",
+                    Kind::Stat | Kind::Lines | Kind::Stack | Kind::States | Kind::Bars | Kind::Logs | Kind::Text => {
+                        "time_series"
+                    }
+                };
+                json!({
+                    "refId": letter, "datasource": datasource, "editorMode": "code", "expr": expr,
+                    "legendFormat": legend, "format": format, "instant": instant, "range": !instant,
+                    "exemplar": !instant && expr.contains("_bucket{"),
+                })
+            }
+            Self::Postgres(sql) => json!({
+                "refId": letter, "datasource": datasource, "editorMode": "code", "format": "table",
+                "rawQuery": true, "rawSql": sql,
+            }),
+            Self::Tempo(query) => json!({
+                "refId": letter, "datasource": datasource, "queryType": "traceql", "query": query,
+                "limit": 20, "tableType": "traces", "filters": [],
+            }),
+            Self::Loki(expr) => json!({
+                "refId": letter, "datasource": datasource, "editorMode": "code", "expr": expr,
+                "queryType": "range", "maxLines": 200,
+            }),
+        }
+    }
+}
+
+impl Link {
+    fn json(&self) -> Value {
+        match self {
+            Self::Dashboard(uid) => {
+                let url = format!("/d/{uid}?${{__url_time_range}}&${{__all_variables}}");
+                json!({ "title": format!("Open {uid}"), "url": url })
+            }
+            Self::Runbook(alert) => {
+                json!({ "title": format!("Runbook {alert}"), "url": format!("${{runbooks}}/{alert}.md"),
+                    "targetBlank": true })
+            }
+        }
+    }
+}
+
+/// Writes the short forms of a query out.
+pub(crate) fn scoped(query: &str) -> String {
+    query
+        .replace("{@job", r#"{job=~"$job""#)
+        .replace("{@", r#"{job=~"$job",instance=~"$instance""#)
+        .replace("[@]", "[$__rate_interval]")
+}
