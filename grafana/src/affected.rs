@@ -5,7 +5,8 @@ use crate::panel::{AMBER, GREEN, Panel, RED, bars, lines, logs, stat, table};
 use crate::query::{rate, read};
 
 /// The slice that the variables choose.
-const SLICE: &str = "$__timeFilter(at) and provider ~ '^(${provider:regex})$' and method ~ '^(${method:regex})$'
+const SLICE: &str = "$__timeFilter(at) and payment >= observability.first_id($__timeFrom())
+                     and provider ~ '^(${provider:regex})$' and method ~ '^(${method:regex})$'
                      and outcome ~ '^(${outcome:regex})$'";
 const DRILL: &str = "nothing fails in a healthy hour";
 
@@ -32,7 +33,7 @@ fn how_many() -> [Panel; 7] {
             .colours(GREEN, &[(1.0, AMBER), (100.0, RED)])
             .about(
                 "How many customers are hit?",
-                "different customers of the chosen slice; those without a reference count once.",
+                "different customers of the chosen slice; those without a reference are not counted.",
                 "above a hundred: tell support before they ask.",
             )
             .to("pay-overview")

@@ -177,7 +177,7 @@ fn variables(used: &str) -> Vec<Value> {
         labels("operation", "Operation", r#"payments_operations_total{job=~"$job"}"#, "operation"),
         labels("currency", "Currency", r#"payments_amount_minor_units_count{job=~"$job"}"#, "currency"),
         labels("slo", "SLO", "slo:objective:ratio", "slo"),
-        choice("outcome", "Outcome", &["uncertain", "declined", "reversing", "refused", "expired"]),
+        choice("outcome", "Outcome", &["uncertain", "declined", "not_sent", "reversing", "refused", "expired"]),
         json!({ "name": "payment_id", "label": "Payment", "type": "textbox", "hide": 0, "query": "",
             "description": "The id of a payment, pay_…", "options": [],
             "current": { "text": "", "value": "", "selected": false } }),

@@ -272,9 +272,9 @@ fn dependencies() -> [Panel; 4] {
             )
             .to("pay-runtime")
             .runbook("RedisDown"),
-        table("Oldest transactions of the server, by age")
+        table("Open transactions")
             .size(6, 7)
-            .sql("select state, waits_for, seconds from observability.sessions order by seconds desc limit 20")
+            .sql("select pid, state, waits_for, blocked_by, seconds from observability.sessions order by seconds desc limit 20")
             .empty("no open transaction")
             .drill("no transaction is open for long while all is well")
             .column("seconds", "open for", "s")

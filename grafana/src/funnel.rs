@@ -219,7 +219,7 @@ fn cohort() -> [Panel; 2] {
                   from (select count(*) as created, count(*) filter (where confirm_requested) as confirmed,
                   count(*) filter (where paid) as paid, count(*) filter (where given_back) as given_back,
                   count(*) filter (where expired) as expired, count(*) filter (where open) as open
-                  from observability.cohort where $__timeFilter(created_at)) c
+                  from observability.cohort where $__timeFilter(created_at) and order_uuid >= observability.first_id($__timeFrom())) c
                   cross join lateral (values ('1 created', created), ('2 confirm requested', confirmed), ('3 paid', paid),
                   ('4 given back', given_back), ('5 expired', expired), ('6 still open', open)) s (stage, orders)
                   order by stage")
@@ -234,7 +234,7 @@ fn cohort() -> [Panel; 2] {
         table("Time from order to money")
             .sql("select method, count(*) as orders, round(percentile_cont(0.5) within group (order by seconds_to_paid)::numeric, 1) as half,
                   round(percentile_cont(0.95) within group (order by seconds_to_paid)::numeric, 1) as most
-                  from observability.cohort where $__timeFilter(created_at) and paid and method ~ '^(${method:regex})$'
+                  from observability.cohort where $__timeFilter(created_at) and order_uuid >= observability.first_id($__timeFrom()) and paid and method ~ '^(${method:regex})$'
                   group by method order by orders desc")
             .column("half", "half paid within", "s")
             .column("most", "95 % paid within", "s")

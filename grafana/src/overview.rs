@@ -351,7 +351,7 @@ fn changes() -> [Panel; 4] {
         stat("Customers hit")
             .size(4, 5)
             .sql("select count(distinct customer) as customers, count(*) as payments from observability.affected
-                  where $__timeFilter(at) and provider ~ '^(${provider:regex})$' and method ~ '^(${method:regex})$'
+                  where $__timeFilter(at) and payment >= observability.first_id($__timeFrom()) and provider ~ '^(${provider:regex})$' and method ~ '^(${method:regex})$'
                   and outcome <> 'declined'")
             .colours(GREEN, &[(1.0, AMBER), (100.0, RED)])
             .about(

@@ -284,8 +284,10 @@ impl Panel {
     /// Leads from each value to the payments behind it, by provider and method.
     #[must_use]
     pub fn each_affected(mut self) -> Self {
-        let url = "/d/pay-affected?${__url_time_range}&var-provider=${__field.labels.provider}\
-                   &var-method=${__field.labels.method}";
+        let of = if self.kind == Kind::Table { "__data.fields" } else { "__field.labels" };
+        let url = format!(
+            "/d/pay-affected?${{__url_time_range}}&var-provider=${{{of}.provider}}&var-method=${{{of}.method}}"
+        );
         self.each.push(json!({ "title": "Who is hit", "url": url }));
         self
     }

@@ -14,7 +14,9 @@ pub fn dashboard() -> Dashboard {
 
 fn standing() -> [Panel; 6] {
     let one = |column: &str| {
-        format!("select {column} from observability.payments where payment_id = ${{payment_id:sqlstring}}")
+        format!(
+            "select {column} from observability.payments where payment = observability.id_of(${{payment_id:sqlstring}})"
+        )
     };
     [
         text("How to use this page").size(6, 5).says(
@@ -104,7 +106,7 @@ fn history() -> [Panel; 4] {
         table("Timeline")
             .size(24, 10)
             .sql("select at, source, what, from_status, to_status, actor, note, trace_id from observability.timeline
-                  where payment_id = ${payment_id:sqlstring} order by at, seq limit 200")
+                  where payment = observability.id_of(${payment_id:sqlstring}) order by at, seq limit 200")
             .empty("no such payment")
             .drill(DRILL)
             .each_trace()
@@ -117,7 +119,7 @@ fn history() -> [Panel; 4] {
             .runbook("StuckInState"),
         table("Cancellations")
             .sql("select cancellation_id, status, amount, currency, moved_amount, origin, attempt, inquiries, doubt, refusal_class, refusal_code, created_at, trace_id
-                  from observability.cancellations where payment_id = ${payment_id:sqlstring} order by created_at")
+                  from observability.cancellations where payment = observability.id_of(${payment_id:sqlstring}) order by created_at")
             .empty("none")
             .drill(DRILL)
             .each_trace()
@@ -131,7 +133,7 @@ fn history() -> [Panel; 4] {
         table("Webhooks")
             .size(6, 8)
             .sql("select received_at, outcome, attempts, processed_at, trace_id from observability.webhooks
-                  where payment_id = ${payment_id:sqlstring} order by received_at")
+                  where payment = observability.id_of(${payment_id:sqlstring}) order by received_at")
             .empty("none")
             .drill(DRILL)
             .each_trace()
@@ -145,7 +147,7 @@ fn history() -> [Panel; 4] {
         table("Findings")
             .size(6, 8)
             .sql("select kind, status, amount, currency, first_seen_at, last_seen_at, trace_id from observability.findings
-                  where payment_id = ${payment_id:sqlstring} order by first_seen_at")
+                  where payment = observability.id_of(${payment_id:sqlstring}) order by first_seen_at")
             .empty("none")
             .drill(DRILL)
             .each_trace()
@@ -174,8 +176,8 @@ fn signals() -> [Panel; 4] {
             .runbook("ConfirmLatencyBurn"),
         table("Others of the same customer")
             .sql("select o.created_at, o.payment_id, o.status, o.amount, o.currency, o.trace_id from observability.payments o
-                  join observability.payments p on p.customer = o.customer and p.payment_id <> o.payment_id
-                  where p.payment_id = ${payment_id:sqlstring} order by o.created_at desc limit 20")
+                  join observability.payments p on p.customer = o.customer and p.payment <> o.payment
+                  where p.payment = observability.id_of(${payment_id:sqlstring}) order by o.created_at desc limit 20")
             .empty("none known")
             .drill(DRILL)
             .each_payment()

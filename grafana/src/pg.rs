@@ -249,7 +249,7 @@ fn doubt() -> [Panel; 5] {
             .size(24, 7)
             .sql(
                 "select provider, outcome, method, reason, code, count(*) as payments, max(at) as last
-                  from observability.affected where $__timeFilter(at) and provider ~ '^(${provider:regex})$'
+                  from observability.affected where $__timeFilter(at) and payment >= observability.first_id($__timeFrom()) and provider ~ '^(${provider:regex})$'
                   group by provider, outcome, method, reason, code order by payments desc limit 20",
             )
             .empty("no failed payment")
