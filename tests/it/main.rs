@@ -24,6 +24,7 @@ mod concurrency;
 mod confirm;
 mod contract;
 mod crash_points;
+mod dashboards;
 mod database_tls;
 mod documents;
 mod explain;
