@@ -74,7 +74,9 @@ function series(panel) {
   }
   return found;
 }
-const exemplars = (panel) => answers(panel).flatMap(([, data]) => data?.exemplars || []);
+// Beside `result`, an answer may carry what query_exemplars says: its series, or the dots alone.
+const exemplars = (panel) => answers(panel).flatMap(([, data]) => data?.exemplars || []).flatMap((one) => one.exemplars || [one])
+  .filter((dot) => number(dot.timestamp) >= RESULTS.from && number(dot.timestamp) <= RESULTS.to);
 const last = (points) => (points.length ? points[points.length - 1][1] : NaN);
 
 // ---- drawing
@@ -89,10 +91,12 @@ function stat(panel) {
   for (const one of series(panel)) tiles.push([one.name, last(one.points)]);
   if (!tiles.length) return none(panel);
   const { w, h } = panel.gridPos;
-  const room = Math.sqrt((w * CELL.w * (h * CELL.h - 24)) / tiles.length);
-  const size = Math.max(13, Math.min(44, room / 4.6));
+  const wide = w * CELL.w, high = h * CELL.h - 24;
+  const across = Math.min(tiles.length, Math.max(1, Math.round(Math.sqrt((tiles.length * wide) / high / 2.2))));
+  const rows = Math.ceil(tiles.length / across);
+  const size = Math.max(12, Math.min(44, wide / across / 7, (high / rows) * 0.42));
   const html = tiles.map(([name, value]) => `<div class="tile" style="background:${judged(panel, value)}"><b style="font-size:${size}px">${escape(told(panel, value))}</b>${name ? `<small>${escape(name)}</small>` : ""}</div>`);
-  return `<div class="tiles">${html.join("")}</div>`;
+  return `<div class="tiles" style="grid-template-columns:repeat(${across},1fr);grid-auto-rows:1fr">${html.join("")}</div>`;
 }
 
 function bars(panel) {

@@ -73,7 +73,8 @@ impl Dashboard {
     fn place(&self) -> (Vec<Value>, Value) {
         let mut panels = Vec::new();
         let mut expectations = serde_json::Map::new();
-        let (mut x, mut y, mut height) = (0, 0, 0);
+        // The next free column, where this line begins and how high it is, and the lower left corner of the last panel.
+        let (mut x, mut y, mut height, mut under) = (0, 0, 0, (0, 0));
         for (id, item) in (1_u32..).zip(&self.items) {
             match item {
                 Item::Row(title) => {
@@ -84,13 +85,16 @@ impl Dashboard {
                     y += 1;
                 }
                 Item::Panel(panel) => {
-                    if x + panel.size.0 > COLUMNS {
+                    let (wide, high) = panel.size;
+                    if !panel.below && x + wide > COLUMNS {
                         (x, y, height) = (0, y + height, 0);
                     }
-                    panels.push(panel.json(id, (x, y)));
+                    let at = if panel.below { under } else { (x, y) };
+                    panels.push(panel.json(id, at));
                     expectations.insert(id.to_string(), panel.expectation());
-                    x += panel.size.0;
-                    height = height.max(panel.size.1);
+                    under = (at.0, at.1 + high);
+                    x = at.0 + wide;
+                    height = height.max(under.1 - y);
                 }
             }
         }

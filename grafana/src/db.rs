@@ -15,7 +15,7 @@ pub fn dashboard() -> Dashboard {
 
 fn connections() -> [Panel; 6] {
     [
-        stat("Pool in use")
+        stat("Pool in use").size(8, 4)
             .unit("percentunit")
             .query(r#"max(max by (instance) (db_client_connection_count{@,state="used"}) / max by (instance) (db_client_connection_max{@}))"#, "")
             .colours(GREEN, &[(0.8, AMBER), (1.0, RED)])
@@ -26,7 +26,7 @@ fn connections() -> [Panel; 6] {
             )
             .to("pay-runtime")
             .runbook("PoolSaturated"),
-        stat("Waiting for a connection")
+        stat("Waiting for a connection").size(8, 4).below()
             .query("sum(db_client_connection_pending_requests{@})", "")
             .colours(GREEN, &[(1.0, AMBER), (10.0, RED)])
             .about(

@@ -19,6 +19,7 @@ pub fn dashboard() -> Dashboard {
 fn webhooks() -> [Panel; 7] {
     [
         stat("Webhooks unread")
+            .size(6, 4)
             .query(read("payments_webhook_inbox_pending", "job"), "")
             .colours(GREEN, &[(20.0, AMBER), (500.0, RED)])
             .about(
@@ -29,6 +30,8 @@ fn webhooks() -> [Panel; 7] {
             .to("pay-stock")
             .runbook("WebhookBacklog"),
         stat("Oldest unread")
+            .size(6, 4)
+            .below()
             .unit("s")
             .query(age("payments_webhook_oldest_pending_timestamp_seconds", ""), "")
             .colours(GREEN, &[(30.0, AMBER), (300.0, RED)])
@@ -40,6 +43,7 @@ fn webhooks() -> [Panel; 7] {
             .to("pay-stock")
             .runbook("WebhookBacklog"),
         stat("Last received")
+            .size(6, 8)
             .unit("s")
             .query(
                 since("payments_webhook_last_received_timestamp_seconds", r#"@,provider=~"$provider""#, "provider"),

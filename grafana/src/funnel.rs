@@ -178,6 +178,7 @@ fn clients() -> [Panel; 4] {
             .to("pay-runtime")
             .runbook("IdempotencyMismatchSurge"),
         stat("Keys used for two things")
+            .size(8, 4)
             .unit("percentunit")
             .query(share("payments_idempotency_total", r#",result="mismatch""#, "", ""), "")
             .colours(GREEN, &[(0.01, AMBER)])
@@ -189,6 +190,8 @@ fn clients() -> [Panel; 4] {
             .to("pay-runtime")
             .runbook("IdempotencyMismatchSurge"),
         stat("Oldest key without an answer")
+            .size(8, 4)
+            .below()
             .unit("s")
             .query(age("payments_idempotency_oldest_open_timestamp_seconds", ""), "")
             .colours(GREEN, &[(60.0, AMBER), (600.0, RED)])

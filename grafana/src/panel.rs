@@ -64,6 +64,7 @@ pub struct Panel {
     kind: Kind,
     title: &'static str,
     pub(crate) size: (u32, u32),
+    pub(crate) below: bool,
     unit: &'static str,
     decimals: Option<u32>,
     max: Option<f64>,
@@ -109,6 +110,7 @@ impl Panel {
             kind,
             title,
             size,
+            below: false,
             unit: "short",
             decimals: None,
             max: None,
@@ -206,6 +208,13 @@ impl Panel {
     #[must_use]
     pub const fn size(mut self, width: u32, height: u32) -> Self {
         self.size = (width, height);
+        self
+    }
+
+    /// Stands below the panel before it rather than beside it.
+    #[must_use]
+    pub const fn below(mut self) -> Self {
+        self.below = true;
         self
     }
 
@@ -380,7 +389,7 @@ impl Panel {
             for (name, value) in limits.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))) {
                 fields.insert(name.to_owned(), value);
             }
-            if matches!(self.kind, Kind::Lines | Kind::Stack | Kind::Bars) {
+            if self.kind == Kind::Bars {
                 fields.insert("min".to_owned(), json!(0));
             }
         }
@@ -417,7 +426,7 @@ impl Panel {
                 "drawStyle": "line", "lineWidth": 1, "showPoints": "never", "spanNulls": false,
                 "fillOpacity": if self.kind == Kind::Stack { 60 } else { 8 },
                 "stacking": { "mode": if self.kind == Kind::Stack { "normal" } else { "none" }, "group": "A" },
-                "thresholdsStyle": { "mode": line },
+                "thresholdsStyle": { "mode": line }, "axisSoftMin": 0,
             }),
             Kind::States => json!({ "lineWidth": 0, "fillOpacity": 80 }),
             Kind::Table => json!({ "align": "auto", "inspect": false, "filterable": true }),

@@ -19,7 +19,7 @@ fn standing() -> [Panel; 6] {
         )
     };
     [
-        text("How to use this page").size(6, 5).says(
+        text("How to use this page").size(5, 5).says(
             "Put a payment's id (`pay_…`) into **Payment** above. It stands on every dot of a latency panel, in each row \
              of *who is hit*, in log lines and on spans.\n\nNames, account numbers and secrets are not shown here, and \
              the customer is a hash that is the same on all rows.",
@@ -32,8 +32,8 @@ fn standing() -> [Panel; 6] {
         .to("pay-affected")
         .runbook("DoubtStuck"),
         table("The payment")
-            .size(18, 5)
-            .sql(&one("status, method, amount, currency, approved_amount, canceled_amount, canceling_amount, doubt, decline_class, decline_code, order_id, customer, provider, provider_key, created_at, trace_id"))
+            .size(19, 5)
+            .sql(&one("status, method, amount, currency, approved_amount as approved, canceled_amount as canceled, canceling_amount as canceling, doubt, decline_class, decline_code, order_id, customer, provider, provider_key, created_at, trace_id"))
             .empty("no such payment")
             .drill(DRILL)
             .each_trace()
@@ -118,6 +118,7 @@ fn history() -> [Panel; 4] {
             .to("pay-affected")
             .runbook("StuckInState"),
         table("Cancellations")
+            .size(24, 6)
             .sql("select cancellation_id, status, amount, currency, moved_amount, origin, attempt, inquiries, doubt, refusal_class, refusal_code, created_at, trace_id
                   from observability.cancellations where payment = observability.id_of(${payment_id:sqlstring}) order by created_at")
             .empty("none")
@@ -131,7 +132,7 @@ fn history() -> [Panel; 4] {
             .to("pay-stock")
             .runbook("CancelBudgetBurn"),
         table("Webhooks")
-            .size(6, 8)
+            .size(12, 6)
             .sql("select received_at, outcome, attempts, processed_at, trace_id from observability.webhooks
                   where payment = observability.id_of(${payment_id:sqlstring}) order by received_at")
             .empty("none")
@@ -145,7 +146,7 @@ fn history() -> [Panel; 4] {
             .to("pay-events")
             .runbook("WebhookBacklog"),
         table("Findings")
-            .size(6, 8)
+            .size(12, 6)
             .sql("select kind, status, amount, currency, first_seen_at, last_seen_at, trace_id from observability.findings
                   where payment = observability.id_of(${payment_id:sqlstring}) order by first_seen_at")
             .empty("none")

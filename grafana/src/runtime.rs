@@ -20,6 +20,7 @@ pub fn dashboard() -> Dashboard {
 fn processes() -> [Panel; 8] {
     [
         stat("Targets up")
+            .size(8, 4)
             .query(r#"sum(up{job=~"$job"})"#, "up")
             .query(r#"count(up{job=~"$job"})"#, "expected")
             .colours(RED, &[(1.0, GREEN)])
@@ -31,6 +32,8 @@ fn processes() -> [Panel; 8] {
             .to("pay-overview")
             .runbook("TargetDown"),
         stat("Panics")
+            .size(8, 4)
+            .below()
             .query("sum(increase(payments_panics_total{@}[$__range]))", "")
             .colours(GREEN, &[(1.0, RED)])
             .zero("a healthy program does not panic")

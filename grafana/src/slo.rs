@@ -155,6 +155,7 @@ fn spending() -> [Panel; 5] {
             .to("pay-pg")
             .runbook("ConfirmLatencyBurn"),
         lines("Doubt that lasted")
+            .size(16, 7)
             .unit("percentunit")
             .query("max(payments:doubt_late:ratio_rate1h)", "1 hour")
             .query("max(payments:doubt_late:ratio_rate1d)", "1 day")
@@ -168,7 +169,7 @@ fn spending() -> [Panel; 5] {
             .to("pay-events")
             .runbook("DoubtStuck"),
         stat("Time with proven books")
-            .size(16, 5)
+            .size(8, 7)
             .unit("percentunit")
             .decimals(3)
             .query(r#"avg_over_time((max(payments_audit_violations{@job,rule!~"stuck_.*"}) == bool 0)[$__range:1m])"#, "")

@@ -19,7 +19,7 @@ pub fn dashboard() -> Dashboard {
 
 fn proof() -> [Panel; 6] {
     [
-        stat("Rows that break a rule")
+        stat("Rows that break a rule").size(8, 4)
             .query(r#"sum(max by (rule) (payments_audit_violations{@job,rule!~"stuck_.*"}))"#, "")
             .colours(GREEN, &[(1.0, RED)])
             .zero("a healthy program breaks no rule")
@@ -30,7 +30,7 @@ fn proof() -> [Panel; 6] {
             )
             .to("pay-overview")
             .runbook("AuditViolation"),
-        stat("Proven until")
+        stat("Proven until").size(8, 4).below()
             .unit("s")
             .query(r#"time() - min(max by (rule) (payments_audit_proven_until_timestamp_seconds{@job,mode="changed"} > 0))"#, "changes, ago")
             .colours(GREEN, &[(60.0, AMBER), (300.0, RED)])
@@ -93,6 +93,7 @@ fn proof() -> [Panel; 6] {
 fn stock() -> [Panel; 7] {
     [
         stat("Units held")
+            .size(6, 4)
             .query(read("payments_stock_held_units", "job"), "")
             .colours(GREEN, &[(100_000.0, AMBER)])
             .about(
@@ -103,6 +104,8 @@ fn stock() -> [Panel; 7] {
             .to("pay-funnel")
             .runbook("StockLeak"),
         stat("Holds overdue")
+            .size(6, 4)
+            .below()
             .query(read("payments_holds_overdue", "job"), "")
             .colours(GREEN, &[(1.0, AMBER), (100.0, RED)])
             .about(
@@ -113,6 +116,7 @@ fn stock() -> [Panel; 7] {
             .to("pay-events")
             .runbook("StockLeak"),
         stat("Oldest overdue hold")
+            .size(6, 8)
             .unit("s")
             .query(age("payments_oldest_overdue_hold_timestamp_seconds", ""), "")
             .colours(GREEN, &[(120.0, AMBER), (600.0, RED)])
