@@ -71,8 +71,8 @@ fn connections() -> [Panel; 6] {
             .runbook("PoolSaturated"),
         lines("Connections of the server")
             .size(12, 7)
-            .query(read("payments_db_server_connections", "job"), "open")
-            .query(read("payments_db_server_connections_max", "job"), "most")
+            .query(read("payments_db_server_connections", ""), "open")
+            .query(read("payments_db_server_connections_max", ""), "most")
             .about(
                 "Does the server have connections left?",
                 "all sessions of the database server, ours and others.",
@@ -174,7 +174,7 @@ fn locks() -> [Panel; 4] {
             .runbook("DbBlocked"),
         stat("Sessions blocked")
             .size(4, 8)
-            .query(read("payments_db_blocked_sessions", "job"), "")
+            .query(read("payments_db_blocked_sessions", ""), "")
             .colours(GREEN, &[(1.0, AMBER), (5.0, RED)])
             .about(
                 "Is anybody stopped by another session?",

@@ -20,7 +20,7 @@ fn webhooks() -> [Panel; 7] {
     [
         stat("Webhooks unread")
             .size(6, 4)
-            .query(read("payments_webhook_inbox_pending", "job"), "")
+            .query(read("payments_webhook_inbox_pending", ""), "")
             .colours(GREEN, &[(20.0, AMBER), (500.0, RED)])
             .about(
                 "Do webhooks pile up?",

@@ -18,7 +18,7 @@ pub fn dashboard() -> Dashboard {
     .row("Exactly: what became of the orders of this time", cohort())
 }
 
-fn stages() -> [Panel; 4] {
+fn stages() -> [Panel; 5] {
     let stage = |name: &str| format!(r#"sum(rate(payments_funnel_total{{@,stage="{name}"}}[@]))"#);
     [
         bars("Orders by stage reached")
@@ -52,6 +52,20 @@ fn stages() -> [Panel; 4] {
             )
             .to("pay-pg")
             .runbook("ApprovalRateDropped"),
+        stack("API calls per second")
+            .size(12, 8)
+            .unit("reqps")
+            .query(
+                r#"sum by (operation, outcome) (payments:operations:rate1m{job=~"$job",operation=~"$operation"})"#,
+                "{{operation}} {{outcome}}",
+            )
+            .about(
+                "How much do we do, and how does it end?",
+                "operations per second by outcome; choose them above.",
+                "rejected grows: a client sends nonsense; conflict: it sends the same twice.",
+            )
+            .to("pay-db")
+            .runbook("TrafficDropped"),
         lines("Time of the API calls")
             .size(12, 8)
             .unit("s")

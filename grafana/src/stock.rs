@@ -94,7 +94,7 @@ fn stock() -> [Panel; 7] {
     [
         stat("Units held")
             .size(6, 4)
-            .query(read("payments_stock_held_units", "job"), "")
+            .query(read("payments_stock_held_units", ""), "")
             .colours(GREEN, &[(100_000.0, AMBER)])
             .about(
                 "How much stock waits for payment?",
@@ -106,7 +106,7 @@ fn stock() -> [Panel; 7] {
         stat("Holds overdue")
             .size(6, 4)
             .below()
-            .query(read("payments_holds_overdue", "job"), "")
+            .query(read("payments_holds_overdue", ""), "")
             .colours(GREEN, &[(1.0, AMBER), (100.0, RED)])
             .about(
                 "Does stock leak?",
@@ -275,6 +275,7 @@ fn findings() -> [Panel; 5] {
             .unit("s")
             .query(r#"time() - min by (provider) (payments_reconciled_until_timestamp_seconds{@job,provider=~"$provider"} > 0)"#, "{{provider}}, ago")
             .colours(GREEN, &[(7200.0, AMBER), (86400.0, RED)])
+            .drill("the first comparison may end later than a short run")
             .about(
                 "How far were the books compared?",
                 "seconds since the end of the last compared window; a PG's list lags by design.",
