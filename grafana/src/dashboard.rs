@@ -212,7 +212,7 @@ fn labels(name: &str, label: &str, series: &str, of: &str) -> Value {
     let query = format!("label_values({series}, {of})");
     json!({ "name": name, "label": label, "type": "query", "refresh": 2, "sort": 1, "hide": 0,
         "datasource": { "type": "prometheus", "uid": "${prometheus_datasource}" },
-        "query": { "query": query, "refId": name }, "definition": query, "regex": "",
+        "query": query, "definition": query, "regex": "",
         "multi": true, "includeAll": true, "allValue": ".+", "options": [],
         "current": { "text": ["All"], "value": ["$__all"], "selected": true } })
 }

@@ -272,7 +272,7 @@ impl Panel {
     #[must_use]
     pub fn each_payment(mut self) -> Self {
         let url = "/d/pay-payment?${__url_time_range}&var-payment_id=${__data.fields.payment_id}";
-        self.each.push(json!({ "title": "This payment", "url": url }));
+        self.each.push(link("This payment", "What happened to it", url, false));
         self
     }
 
@@ -286,7 +286,7 @@ impl Panel {
             "range": { "from": "now-7d", "to": "now" },
         } });
         let url = format!("/explore?schemaVersion=1&panes={}", crate::dashboard::encoded(&pane.to_string()));
-        self.each.push(json!({ "title": "This trace", "url": url, "targetBlank": true }));
+        self.each.push(link("This trace", "From end to end", &url, true));
         self
     }
 
@@ -297,7 +297,7 @@ impl Panel {
         let url = format!(
             "/d/pay-affected?${{__url_time_range}}&var-provider=${{{of}.provider}}&var-method=${{{of}.method}}"
         );
-        self.each.push(json!({ "title": "Who is hit", "url": url }));
+        self.each.push(link("Who is hit", "Customers and orders of this slice", &url, false));
         self
     }
 
@@ -542,17 +542,24 @@ impl Source {
 
 impl Link {
     fn json(&self) -> Value {
-        match self {
-            Self::Dashboard(uid) => {
-                let url = format!("/d/{uid}?${{__url_time_range}}&${{__all_variables}}");
-                json!({ "title": format!("Open {uid}"), "url": url })
-            }
+        let (title, tooltip, url) = match self {
+            Self::Dashboard(uid) => (
+                format!("Open {uid}"),
+                "The same time and choices, from another side",
+                format!("/d/{uid}?${{__url_time_range}}&${{__all_variables}}"),
+            ),
             Self::Runbook(alert) => {
-                json!({ "title": format!("Runbook {alert}"), "url": format!("${{runbooks}}/{alert}.md"),
-                    "targetBlank": true })
+                (format!("Runbook {alert}"), "What to do about it", format!("${{runbooks}}/{alert}.md"))
             }
-        }
+        };
+        link(&title, tooltip, &url, matches!(self, Self::Runbook(_)))
     }
+}
+
+/// A link as Grafana's schema has it; time and variables are in the URL.
+fn link(title: &str, tooltip: &str, url: &str, blank: bool) -> Value {
+    json!({ "title": title, "type": "link", "icon": "", "tooltip": tooltip, "url": url, "tags": [],
+        "asDropdown": false, "targetBlank": blank, "includeVars": false, "keepTime": false })
 }
 
 /// Writes the short forms of a query out.

@@ -69,8 +69,8 @@ fn the_data_sources_the_job_and_the_instances_are_chosen_by_variables_that_follo
                             && variable["multi"] == true
                             && word(variable, "/allValue") == ".+"
                             && variable["refresh"] == 2
-                            && word(variable, "/query/query").starts_with("label_values(")
-                            && word(variable, "/query/query").ends_with(&format!(", {name})"))
+                            && word(variable, "/query").starts_with("label_values(")
+                            && word(variable, "/query").ends_with(&format!(", {name})"))
                     }
                     "custom" | "textbox" | "constant" => !word(variable, "/label").is_empty(),
                     _ => false,

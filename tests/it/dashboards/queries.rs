@@ -38,7 +38,7 @@ pub fn queries() -> Vec<(String, String, bool)> {
             found.push((place, word(annotation, "/expr").to_owned(), true));
         }
         for variable in board.variables().iter().filter(|variable| word(variable, "/type") == "query") {
-            let query = word(variable, "/query/query");
+            let query = word(variable, "/query");
             let inner = query.strip_prefix("label_values(").and_then(|rest| rest.rsplit_once(','));
             let place = format!("{}: variable {}", board.uid, word(variable, "/name"));
             found.push((place, inner.map_or(query, |(series, _)| series).to_owned(), false));
