@@ -1,1 +1,2 @@
 drop schema observability cascade;
+drop schema observability_owner cascade;

@@ -1,15 +1,17 @@
 -- What an operator's dashboard may read: the books without names, accounts, secrets, free text and customers.
--- A role for it gets USAGE of this schema and SELECT of its views, and nothing else (see grafana/README.md).
+-- A role for it may read everything in this schema, and nothing else (see deploy/viewer.sql).
 create schema observability;
 
--- Makes customers recognizable without being guessable. A new value breaks the link to older hashes on purpose.
-create table observability.salt (
+-- Makes customers recognizable without being guessable; so it is not where the reader may look.
+-- A new value breaks the link to older hashes on purpose.
+create schema observability_owner;
+create table observability_owner.salt (
     only_row boolean not null default true,
     value text not null default gen_random_uuid()::text || gen_random_uuid()::text,
     constraint salt_pkey primary key (only_row),
     constraint salt_once check (only_row)
 );
-insert into observability.salt default values;
+insert into observability_owner.salt default values;
 
 -- `pay_0192…` as the uuid behind it, so that an index finds it; null for anything else.
 create function observability.id_of(public_id text) returns uuid language sql immutable parallel safe as $$
@@ -36,7 +38,7 @@ select
     p.id as payment,
     observability.public_id('pay', p.id) as payment_id,
     observability.public_id('ord', p.order_id) as order_id,
-    left(encode(sha256(convert_to((select value from observability.salt) || o.customer_ref, 'UTF8')), 'hex'), 12)
+    left(encode(sha256(convert_to((select value from observability_owner.salt) || o.customer_ref, 'UTF8')), 'hex'), 12)
         as customer,
     p.provider,
     right(p.provider_payment_key, 6) as provider_key,

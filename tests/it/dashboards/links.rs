@@ -150,21 +150,28 @@ fn the_data_sources_are_provisioned_with_ways_between_the_signals() {
         "serviceMap:",
         "derivedFields:",
         "correlations:",
-        "user: paygauge_reader",
+        "user: paygauge_viewer",
     ] {
         assert!(text.contains(needed), "{needed}");
     }
     let uids: BTreeSet<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("uid: ")).collect();
+    let compose = read("deploy/compose.yaml");
+    for mount in ["../grafana/provisioning:", "../grafana/dashboards:/etc/paygauge/dashboards:", "../docs/runbooks:"] {
+        assert!(compose.contains(mount), "the compose file mounts {mount}");
+    }
     let mut wrong = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
-        let target =
-            ["datasourceUid: ", "- targetUID: ", "alertmanagerUid: "].iter().find_map(|key| line.strip_prefix(key));
+        let target = ["datasourceUid: ", "- targetUID: "].iter().find_map(|key| line.strip_prefix(key));
         if target.is_some_and(|uid| !uids.contains(uid)) {
             wrong.push(format!("line {number}: {line}"));
         }
         // Grafana replaces `$NAME` by the environment; everything else is written with two.
-        let single = line.replace("$$", "").replace("$GRAFANA_READER_PASSWORD", "");
+        let mut single = line.replace("$$", "");
+        for name in ["PROMETHEUS_URL", "TEMPO_URL", "LOKI_URL", "OBSERVABILITY_DATABASE", "OBSERVABILITY_PASSWORD"] {
+            single = single.replace(&format!("${name}"), "");
+            assert!(compose.contains(&format!("      {name}: ")), "the compose file sets {name}");
+        }
         if single.contains('$') && !line.starts_with('#') {
             wrong.push(format!("line {number}: one $: {line}"));
         }
