@@ -2,4 +2,5 @@
 
 pub mod checkout;
 pub mod postgres;
+mod prometheus;
 pub mod stack;

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use super::checkout::{self, CheckoutConfig};
 use super::postgres::{self, Cluster, Lifetime};
+use super::prometheus::{self, Prometheus};
 use crate::app::App;
 use crate::config::{self, BuyerCancel, Config, DevVars, Environment, Roles, Settings};
 use crate::crash::CrashSwitch;
@@ -228,11 +229,13 @@ impl Stack<'_> {
         let running = Running::start(config, Some(api), ops, self.metrics.clone()).await?;
         let app = Arc::clone(running.app());
         let product = seed(&app).await?;
+        let prometheus = self.start_prometheus(running.ops_addr()).await;
         let urls = Urls {
             docs: format!("{api_url}/docs"),
             ops: format!("http://{}", running.ops_addr()),
             mock: mock.url(),
             demo: format!("http://{}", demo.local_addr()?),
+            prometheus: prometheus.as_ref().map_or(prometheus::HOW_TO_GET.to_owned(), Prometheus::pages),
             api: api_url,
         };
         let router = checkout::router(CheckoutConfig {
@@ -250,7 +253,21 @@ impl Stack<'_> {
         demo.abort();
         running.stop().await;
         drop(mock);
-        Ok(())
+        tokio::task::spawn_blocking(|| drop(prometheus)).await.context("Prometheus could not be stopped")
+    }
+
+    /// The stack is whole without it.
+    async fn start_prometheus(&self, ops: SocketAddr) -> Option<Prometheus> {
+        let started = async {
+            let probe = listen_near(9090).await?;
+            let listen = probe.local_addr()?;
+            drop(probe);
+            Prometheus::start(self.vars.search_path.as_deref(), self.data_dir, listen, ops).await
+        };
+        started.await.unwrap_or_else(|error: anyhow::Error| {
+            tracing::warn!("{error:#}");
+            None
+        })
     }
 
     async fn start_mock(&self, api_url: &str) -> anyhow::Result<PgMock> {
@@ -336,10 +353,12 @@ struct Urls {
     ops: String,
     mock: String,
     demo: String,
+    /// Its pages, or how to get one.
+    prometheus: String,
 }
 
 fn print_welcome(database: &Database, urls: &Urls, keys: &DevKeys, product: &catalogue::ProductView) {
-    let Urls { api, docs, ops, mock, demo } = urls;
+    let Urls { api, docs, ops, mock, demo, prometheus } = urls;
     let (secret, publishable) = (&keys.secret_key, &keys.publishable_key);
     let (id, price) = (product.id, product.price);
     println!(
@@ -350,6 +369,7 @@ paygauge {version}, development stack
   API            {api}/v1
   API docs       {docs}
   operations     {ops}/metrics  {ops}/readyz
+  Prometheus     {prometheus}
   pg-mock        {mock}/mock/book
   database       {database}
 

@@ -1,5 +1,6 @@
 //! What the tests stand on: a cluster, a database per test, a whole shop, and the invariants.
 
+pub mod alertmanager;
 pub mod chaos;
 pub mod cluster;
 pub mod database;
@@ -13,6 +14,8 @@ pub mod ready;
 pub mod redis;
 pub mod served;
 pub mod shop;
+pub mod traffic;
+pub mod watched;
 
 use std::time::{Duration, Instant};
 
