@@ -15,7 +15,7 @@ use crate::db::connect::DbConfig;
 use crate::limits::{Proxies, Rates};
 use crate::provider::toss::TossConfig;
 use crate::redis::RedisConfig;
-use crate::telemetry::{LogFormat, OtlpProtocol, TracesConfig};
+use crate::telemetry::{LogFormat, OtlpProtocol, Parts, TracesConfig};
 
 /// Where this process runs; decides which keys it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct Config {
     pub log_filter: String,
     /// Where traces go, and which.
     pub traces: TracesConfig,
+    /// Which parts of telemetry run; all of them but in a benchmark.
+    pub telemetry: Parts,
     /// Where tests make this process die; nowhere unless armed.
     pub crash: CrashSwitch,
 }
@@ -130,6 +132,7 @@ impl Config {
             log_format: read.log_format(),
             log_filter: read.log_filter(),
             traces: read.traces(),
+            telemetry: read.telemetry(environment),
             crash: read.crash(environment),
         };
         read.finish(config)

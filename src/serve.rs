@@ -50,6 +50,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         revision: option_env!("PAYGAUGE_REVISION").unwrap_or("unknown"),
         environment: config.environment.as_str().to_owned(),
         role: config.roles.as_str(),
+        parts: config.telemetry,
     })?;
     let api = if config.roles.api { Some(bind(config.listen).await?) } else { None };
     let ops = bind(config.ops_listen).await?;

@@ -14,7 +14,7 @@ use crate::provider::breaker::BreakerRules;
 use crate::provider::protection::Limits;
 use crate::provider::toss::TossConfig;
 use crate::redis::{self, RedisConfig};
-use crate::telemetry::{self, LogFormat, OtlpProtocol, TracesConfig};
+use crate::telemetry::{self, LogFormat, OtlpProtocol, Parts, TracesConfig};
 
 /// Of traces that went well, this share is kept.
 const TRACE_KEEP_RATIO: f64 = 0.05;
@@ -347,6 +347,18 @@ impl Reader {
             "PAYGAUGE_CRASH_AT is for tests of builds with the feature dev only: {text:?} {environment:?}"
         ));
         switch
+    }
+
+    /// What a benchmark leaves out of telemetry. Like `crash`, never with real money.
+    pub(super) fn telemetry(&mut self, environment: Option<Environment>) -> Parts {
+        let Some(text) = self.text("PAYGAUGE_TELEMETRY") else { return Parts::ALL };
+        let parts = Parts::parse(&text).filter(|_| cfg!(feature = "dev") && environment == Some(Environment::Test));
+        parts.unwrap_or_else(|| {
+            self.mistakes.push(format!(
+                "PAYGAUGE_TELEMETRY is for benchmarks of builds with the feature dev only: {text:?} {environment:?}"
+            ));
+            Parts::ALL
+        })
     }
 
     pub(super) fn traces(&mut self) -> TracesConfig {

@@ -31,7 +31,7 @@ use crate::limits::Proxies;
 use crate::payments::catalogue::{self, Actor, NewProduct};
 use crate::provider::toss::TossConfig;
 use crate::serve::{self, Running};
-use crate::telemetry::{self, LogFormat, TelemetryConfig, TracesConfig};
+use crate::telemetry::{self, LogFormat, Parts, TelemetryConfig, TracesConfig};
 
 const DATABASE: &str = "paygauge";
 /// What the development keys are called.
@@ -74,6 +74,7 @@ fn telemetry_config(vars: &DevVars) -> TelemetryConfig {
         revision: "development",
         environment: Environment::Development.as_str().to_owned(),
         role: "all",
+        parts: Parts::ALL,
     }
 }
 
@@ -316,6 +317,7 @@ impl Stack<'_> {
             log_format: LogFormat::Human,
             log_filter: String::new(),
             traces: traces_config(self.vars),
+            telemetry: Parts::ALL,
             crash: CrashSwitch::default(),
         }
     }

@@ -223,7 +223,8 @@ impl Door {
         span.record("payments.pg.outcome", outcome.as_str());
         span.record("http.response.status_code", exchange.http_status);
         span.record("payments.pg.code", exchange.code.as_deref());
-        span.record("payments.pg.request_id", exchange.provider_trace_id.as_deref());
+        let request_id = exchange.provider_trace_id.as_deref().filter(|id| facts::is_word(id));
+        span.record("payments.pg.request_id", request_id);
         span.in_scope(|| {
             record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
             told(outcome);

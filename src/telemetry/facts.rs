@@ -241,11 +241,15 @@ impl Facts {
     }
 }
 
-/// A PG's text, if it is a word such as the codes and ids that PGs give.
-fn word(text: &str) -> Option<String> {
+/// Whether a PG's text is a word such as the codes and ids that PGs give; nothing else of theirs is told.
+#[must_use]
+pub fn is_word(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    let fits = (1..=WORD_CHARS).contains(&text.len()) && text.bytes().all(is_plain);
-    fits.then(|| text.to_owned())
+    (1..=WORD_CHARS).contains(&text.len()) && text.bytes().all(is_plain)
+}
+
+fn word(text: &str) -> Option<String> {
+    is_word(text).then(|| text.to_owned())
 }
 
 /// A hash that tells a customer's lines of one day and one process from another's, and nothing else: the key is made

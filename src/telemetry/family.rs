@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 use super::catalogue::{self, Kind, MetricInfo};
 use super::exemplars::{self, Series};
 use super::labels::Label;
+use super::parts::metrics_are_off;
 
 /// Families with more possible series than this keep only those that occurred.
 const DENSE_SERIES: usize = 2048;
@@ -61,13 +62,13 @@ pub trait Instrument: Clone + Send + Sync + 'static {
 
 impl Instrument for Counter {
     fn register(key: &Key) -> Self {
-        recorder().register_counter(key, &METADATA)
+        if metrics_are_off() { Self::noop() } else { recorder().register_counter(key, &METADATA) }
     }
 }
 
 impl Instrument for Gauge {
     fn register(key: &Key) -> Self {
-        recorder().register_gauge(key, &METADATA)
+        if metrics_are_off() { Self::noop() } else { recorder().register_gauge(key, &METADATA) }
     }
 }
 
@@ -90,6 +91,9 @@ impl Histogram {
 
 impl Instrument for Histogram {
     fn register(key: &Key) -> Self {
+        if metrics_are_off() {
+            return Self { plain: metrics::Histogram::noop(), series: None };
+        }
         let metric = catalogue::all().iter().find(|metric| metric.name == key.name());
         let series = metric.and_then(|metric| Series::new(key, metric));
         Self { plain: recorder().register_histogram(key, &METADATA), series }

@@ -304,7 +304,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::telemetry::TracesConfig;
+    use crate::telemetry::{Parts, TracesConfig};
 
     fn lines(log_format: LogFormat, act: impl FnOnce()) -> Vec<String> {
         let memory = MemorySink::default();
@@ -316,6 +316,7 @@ mod tests {
             revision: "abc",
             environment: "te\"st".to_owned(),
             role: "worker",
+            parts: Parts::ALL,
         };
         let layer = LogLayer::new(&config, Sink::Memory(memory.clone()));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);

@@ -18,6 +18,7 @@ pub mod ledger;
 mod logs;
 mod openmetrics;
 mod panics;
+mod parts;
 mod process;
 pub mod propagate;
 pub mod record;
@@ -40,6 +41,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use self::exemplars::Store;
 pub use self::logs::LogFormat;
 use self::logs::{LogLayer, MemorySink, Sink};
+pub use self::parts::Parts;
 pub use self::propagate::current_trace_id;
 pub use self::redact::is_clean;
 pub use self::traces::{OtlpProtocol, TracesConfig};
@@ -79,6 +81,8 @@ pub struct TelemetryConfig {
     pub environment: String,
     /// What it does: `api`, `worker` or `all`.
     pub role: &'static str,
+    /// Which parts run.
+    pub parts: Parts,
 }
 
 /// Why telemetry could not start.
@@ -211,12 +215,13 @@ fn count_dropped_lines() {
 }
 
 fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryError> {
-    let filter = parse_log_filter(&config.log_filter)?;
+    let (filter, parts) = (parse_log_filter(&config.log_filter)?, config.parts);
+    parts.apply();
     let exemplars = Arc::new(Store::default());
     let tracers = traces::provider(&config, Arc::clone(&exemplars))?;
-    let spans = traces::layer(&tracers);
-    let lines = LogLayer::new(&config, sink);
-    let subscriber = tracing_subscriber::registry().with(spans).with(lines.with_filter(filter));
+    let spans = parts.traces.then(|| traces::layer(&tracers));
+    let lines = parts.logs.then(|| LogLayer::new(&config, sink).with_filter(filter));
+    let subscriber = tracing_subscriber::registry().with(spans).with(lines);
     let first = tracing::subscriber::set_global_default(subscriber).is_ok();
     let metrics = start_metrics(config.service_version, config.revision, exemplars);
     tracing::debug!(first, "telemetry is running");
@@ -281,6 +286,7 @@ pub fn for_tests() -> TestTelemetry {
             revision: "unknown",
             environment: "test".to_owned(),
             role: "all",
+            parts: Parts::ALL,
         };
         let metrics = match start(config, Sink::Memory(lines.clone())) {
             Ok(telemetry) => telemetry.metrics(),
@@ -305,6 +311,7 @@ mod tests {
             revision: "unknown",
             environment: "test".to_owned(),
             role: "all",
+            parts: Parts::ALL,
         }
     }
 

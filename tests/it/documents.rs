@@ -60,7 +60,7 @@ fn the_operations_page_lists_every_rule_of_the_audit_with_its_severity_and_no_ot
 fn is_metric(name: &str) -> bool {
     // Labels stand in tables too; of the prefixes only `http_` begins both.
     let is_label = ["http_request_method", "http_response_status_code", "http_route"].contains(&name);
-    !is_label && ["payments_", "http_", "db_", "process_"].iter().any(|prefix| name.starts_with(prefix))
+    !is_label && ["payments_", "http_", "db_client_", "process_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The names of all tests: functions right below a test's attribute.

@@ -11,6 +11,7 @@ use tokio_postgres::Client as Sql;
 
 use crate::support::eventually;
 use crate::support::shop::invariants_client;
+use crate::support::traffic::Traffic;
 use crate::support::watched::Watched;
 
 /// Before anything is broken; no page may ring in it.
@@ -55,7 +56,7 @@ impl Drill {
         assert_told(&ring.alert, &ring.annotations);
         tokio::time::sleep(AFTERMATH).await;
         let pages = shop.alertmanager.rang("page");
-        let others: Vec<_> = pages.iter().filter(|page| **page != ring.alert).collect();
+        let others: Vec<_> = pages.iter().filter(|page| **page != ring.alert).cloned().collect();
         let took = ring.at.duration_since(broken).as_secs_f64();
         let line = format!(
             "| {} | `{}` | {} | {took:.0} s | {} s | {} |",
@@ -63,7 +64,7 @@ impl Drill {
             ring.alert,
             ring.severity,
             self.within.as_secs(),
-            if others.is_empty() { "none".to_owned() } else { format!("{others:?}") }
+            if others.is_empty() { "none".to_owned() } else { others.join(", ") }
         );
         println!("{line}");
         if let Some(report) = std::env::var_os("PAYGAUGE_DRILLS") {
@@ -153,4 +154,21 @@ async fn a_row_is_blocked() {
     let is_over =
         async || (shop.prometheus.value("max(payments_db_blocked_sessions)").await == Some(0.0)).then_some(());
     eventually("nobody is blocked any more", Duration::from_secs(60), is_over).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Prometheus and Alertmanager, and minutes: .ci/watch runs it"]
+async fn redis_is_killed() {
+    let drill = Drill {
+        name: "Redis is killed",
+        expected: &["RedisDown"],
+        severity: "ticket",
+        within: Duration::from_secs(120),
+    };
+    let Some(shop) = drill.begin(&[]).await else { return };
+    let before = shop.traffic.as_ref().map_or(0, Traffic::bought);
+    shop.redis.stop();
+    drill.rings(&shop).await;
+    let bought = shop.traffic.as_ref().map_or(0, Traffic::bought) - before;
+    assert!(bought > 100, "only {bought} buyers came through without Redis");
 }

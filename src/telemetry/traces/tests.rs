@@ -49,6 +49,7 @@ fn config(traces: TracesConfig) -> TelemetryConfig {
         revision: "unknown",
         environment: "test".to_owned(),
         role: "all",
+        parts: Parts::ALL,
     }
 }
 

@@ -58,7 +58,7 @@ pub fn silent<'a>(place: &str, texts: impl IntoIterator<Item = &'a String>, secr
 
 /// Which secret stands in which column of the database: `(name, "table.column")`.
 pub async fn stored(client: &Client, secrets: &[Secret]) -> BTreeSet<(String, String)> {
-    let columns = "select c.table_name::text, c.column_name::text, c.data_type::text \
+    let columns = "select format('%I.%I', c.table_schema, c.table_name), c.column_name::text, c.data_type::text \
         from information_schema.columns c join information_schema.tables t using (table_schema, table_name) \
         where c.table_schema not in ('pg_catalog', 'information_schema') and t.table_type = 'BASE TABLE'";
     let mut found = BTreeSet::new();
@@ -68,10 +68,10 @@ pub async fn stored(client: &Client, secrets: &[Secret]) -> BTreeSet<(String, St
         let (table, name, kind): (String, String, String) = (column.get(0), column.get(1), column.get(2));
         // Bytes are shown as they are where they are letters.
         let value = if kind == "bytea" { format!("encode(\"{name}\", 'escape')") } else { format!("\"{name}\"::text") };
-        let query = format!("select distinct {value} from \"{table}\" where \"{name}\" is not null");
+        let query = format!("select distinct {value} from {table} where \"{name}\" is not null");
         for row in client.query(&query, &[]).await.expect("values") {
             let text: String = row.get(0);
-            found.extend(told(&text, secrets).into_iter().map(|secret| (secret, format!("{table}.{name}"))));
+            found.extend(told(&text, secrets).into_iter().map(|secret| (secret, format!("{}.{name}", table.trim_start_matches("public.")))));
         }
     }
     found

@@ -74,7 +74,7 @@ async fn a_request_keeps_its_id_and_says_where_its_time_went() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_callers_trace_goes_through_to_the_order_and_its_history() {
+async fn the_requests_own_trace_goes_through_to_the_order_and_its_history() {
     let shop = Shop::without_worker().await;
     let product = shop.product(12_000, 5).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -85,9 +85,11 @@ async fn the_callers_trace_goes_through_to_the_order_and_its_history() {
         Answer::read(sent.await.expect("an answer")).await.expect(StatusCode::CREATED)
     };
     let order = place(&format!("00-{trace}-00f067aa0ba902b7-01")).await;
-    assert_eq!(order.text("traceId"), trace);
+    // The caller's trace is linked, and does not become ours: a public client must not choose what we keep.
+    let own = order.text("traceId");
+    assert!(own != trace && order.header("traceresponse").is_some_and(|told| told.contains(&own)), "{own}");
     let timeline = shop.secret.get(&format!("/v1/orders/{}/timeline", order.text("id"))).await;
-    assert_eq!(timeline.body["items"][0]["traceId"], trace);
+    assert_eq!(timeline.body["items"][0]["traceId"], own.as_str());
     for odd in ["garbage", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-xyz-1-01"] {
         let own = place(odd).await.text("traceId");
         assert!(own.len() == 32 && own.bytes().any(|b| b != b'0'), "{odd}: {own}");

@@ -290,6 +290,7 @@ pub fn config(database: DbConfig, pg_url: &str, roles: Roles, settings: Settings
         log_format: LogFormat::Json,
         log_filter: "info".to_owned(),
         traces: telemetry::TracesConfig::none(),
+        telemetry: telemetry::Parts::ALL,
         crash: CrashSwitch::default(),
     }
 }

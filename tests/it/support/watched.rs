@@ -16,7 +16,9 @@ use serde_json::json;
 
 use super::alertmanager::Alertmanager;
 use super::database;
+use super::otlp::Receiver;
 use super::prometheus::Prometheus;
+use super::redis::Redis;
 use super::served::Served;
 use super::traffic::{Counter, Traffic};
 
@@ -34,6 +36,8 @@ pub struct Watched {
     pub counter: Counter,
     pub prometheus: Prometheus,
     pub alertmanager: Alertmanager,
+    pub redis: Redis,
+    spans: Receiver,
     pub traffic: Option<Traffic>,
     pub opened: Instant,
     _files: Directory,
@@ -52,7 +56,10 @@ impl Watched {
     /// Opens it with further variables for its processes: one serves, the other works. `None` where a program is not
     /// installed.
     pub async fn open(variables: &[(&str, &str)]) -> Option<Self> {
-        let alertmanager = Alertmanager::start().await?;
+        let (alertmanager, redis) = (Alertmanager::start().await?, Redis::start().await?);
+        let spans = Receiver::http().await;
+        // Half of the ordinary traces are thrown away: no exemplar may lead to one of them.
+        let (redis_url, sends) = (redis.url(), spans.variables("0.5"));
         let database = database::fresh().await;
         let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
         let (_, secret) = keys::create(&db, Role::Secret, "test").await.expect("a key");
@@ -60,10 +67,8 @@ impl Watched {
         let secret = secret.expose_secret().to_owned();
         let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
         let process = async |role| {
-            let variables: Vec<_> = [("PAYGAUGE_ROLES", role), ("TOSS_CONFIRM_TIMEOUT_SECONDS", "2")]
-                .into_iter()
-                .chain(variables.iter().copied())
-                .collect();
+            let own = [("PAYGAUGE_ROLES", role), ("TOSS_CONFIRM_TIMEOUT_SECONDS", "2"), ("REDIS_URL", &redis_url)];
+            let variables: Vec<_> = own.into_iter().chain(sends).chain(variables.iter().copied()).collect();
             Served::beside(Arc::clone(&mock), database.clone(), &secret, &variables).await.expect("it serves")
         };
         let (worker, api) = (process("worker").await, process("api").await);
@@ -78,12 +83,25 @@ impl Watched {
         let prometheus = Prometheus::with_config(&config, &links).await?;
         let traffic = Some(Traffic::start(counter.clone(), PACE));
         let (worker, opened) = (Some(worker), Instant::now());
-        Some(Self { api, worker, mock, database, counter, prometheus, alertmanager, traffic, opened, _files: files })
+        Some(Self {
+            api,
+            worker,
+            mock,
+            database,
+            counter,
+            prometheus,
+            alertmanager,
+            redis,
+            spans,
+            traffic,
+            opened,
+            _files: files,
+        })
     }
 
-    /// Whether a trace was received. (FIXME: the receiver.)
+    /// Whether a trace was received.
     pub fn has_trace(&self, trace: &str) -> bool {
-        !trace.is_empty()
+        !self.spans.trace(trace).is_empty()
     }
 
     /// Waits so long, and until everything is scraped and buyers come through.
