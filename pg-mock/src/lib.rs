@@ -36,7 +36,9 @@ mod book;
 mod control;
 mod gateway;
 mod idempotency;
+mod lean;
 mod payment;
+pub mod program;
 mod script;
 mod server;
 mod state;
@@ -103,6 +105,8 @@ pub struct Options {
     pub webhook_retries: Vec<Duration>,
     /// How long the answer to a webhook is waited for.
     pub webhook_timeout: Duration,
+    /// Serves without wiremock, which takes one request at a time: for load runs. What is answered is the same.
+    pub lean: bool,
 }
 
 impl Default for Options {
@@ -124,6 +128,7 @@ impl Default for Options {
             // The documented 1, 4, 16 … 4096 minutes, with 50 ms for a minute.
             webhook_retries: (0..7).map(|n| Duration::from_millis(50 << (2 * n))).collect(),
             webhook_timeout: Duration::from_secs(10),
+            lean: false,
         }
     }
 }
@@ -133,7 +138,7 @@ pub struct PgMock {
     gateway: Arc<Gateway>,
     url: String,
     tasks: Vec<JoinHandle<()>>,
-    _server: Arc<MockServer>,
+    _server: Option<Arc<MockServer>>,
 }
 
 impl PgMock {
@@ -152,9 +157,15 @@ impl PgMock {
             .build()
             .map_err(io::Error::other)?;
         let (webhooks, sender) = Webhooks::new(options.clone());
+        let lean = options.lean;
         let gateway = Arc::new(Gateway::new(options, webhooks)?);
-        let server = server::start(listener, Arc::clone(&gateway)).await;
-        let tasks = vec![tokio::spawn(sender.run(client)), tokio::spawn(tick(Arc::clone(&gateway)))];
+        let mut tasks = vec![tokio::spawn(sender.run(client)), tokio::spawn(tick(Arc::clone(&gateway)))];
+        let server = if lean {
+            tasks.push(tokio::spawn(lean::serve(listener, Arc::clone(&gateway))?));
+            None
+        } else {
+            Some(server::start(listener, Arc::clone(&gateway)).await)
+        };
         Ok(PgMock { gateway, url, tasks, _server: server })
     }
 

@@ -100,7 +100,8 @@ impl fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-fn route(gateway: &Gateway, request: &Request) -> Answer {
+/// Which module answers, by the path.
+pub(crate) fn route(gateway: &Gateway, request: &Request) -> Answer {
     let path = request.url.path();
     if path.starts_with("/v1/") {
         toss::handle(gateway, request)

@@ -13,6 +13,7 @@ mod behaviour;
 mod cancel;
 mod control;
 mod idempotency;
+mod lean;
 mod shop;
 mod virtual_account;
 mod webhooks;
