@@ -12,6 +12,8 @@ pub mod dev;
 pub mod domain;
 pub mod http;
 pub mod limits;
+#[cfg(feature = "dev")]
+pub mod load;
 pub mod payments;
 pub mod provider;
 pub mod redis;

@@ -40,6 +40,16 @@ enum Command {
     Inquire(cli::inquire::InquireArgs),
     /// Compare the PG's books with ours: exit code 0 nothing is open, 1 something is, 2 it could not be found out.
     Reconcile(cli::reconcile::ReconcileArgs),
+    /// Put load on a server and prove the money at the end: exit code 0 it holds, 1 it does not, 2 it could not run.
+    #[cfg(feature = "dev")]
+    Load(Box<cli::load::LoadArgs>),
+    /// Be the fake PG; `load` starts it.
+    #[cfg(feature = "dev")]
+    #[command(name = paygauge::load::MOCK_COMMAND, hide = true, disable_help_flag = true)]
+    PgMock {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 #[derive(Args, Clone)]
@@ -63,6 +73,10 @@ fn main() -> ExitCode {
         Command::Explain(args) => with_database(move |config| cli::explain::run(config, args)),
         Command::Inquire(args) => inquire(args),
         Command::Reconcile(args) => return reconcile(args),
+        #[cfg(feature = "dev")]
+        Command::Load(args) => return cli::load::run(*args),
+        #[cfg(feature = "dev")]
+        Command::PgMock { words } => return pg_mock(words),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +95,11 @@ fn dev(args: DevArgs) -> anyhow::Result<()> {
 #[cfg(not(feature = "dev"))]
 fn dev(_args: DevArgs) -> anyhow::Result<()> {
     anyhow::bail!("this build has no development stack; say what to do: serve, migrate, audit or keys (see --help)")
+}
+
+#[cfg(feature = "dev")]
+fn pg_mock(words: Vec<String>) -> ExitCode {
+    serve::runtime().map_or(ExitCode::FAILURE, |runtime| runtime.block_on(pg_mock::program::run(words.into_iter())))
 }
 
 fn serve_from_env() -> anyhow::Result<()> {

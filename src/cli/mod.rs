@@ -5,4 +5,6 @@ pub mod audit;
 pub mod explain;
 pub mod inquire;
 pub mod keys;
+#[cfg(feature = "dev")]
+pub mod load;
 pub mod reconcile;

@@ -30,6 +30,7 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[];
 /// `main` and `lib` put the pieces together and are free.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["load"],
     &["dev"],
     &["serve"],
     &["http", "worker"],
