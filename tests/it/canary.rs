@@ -443,7 +443,8 @@ fn fields_are_documented(told: &[Value]) {
     assert!(missing.is_empty(), "the page does not explain {missing:?}");
 }
 
-/// What a log costs: all that a confirm writes, whatever comes of it, at the level that production runs at.
+/// What a log costs: all that a confirm writes, whatever comes of it, at the level that production runs at. One whose
+/// buyer hangs up in the middle tells its end too: two lines, each within half as much again.
 fn confirms_are_brief(lines: &[String]) {
     let read = |line: &String| serde_json::from_str::<Value>(line).ok().map(|value| (line.len(), value));
     let told: Vec<(usize, Value)> = lines.iter().filter_map(read).collect();
@@ -456,7 +457,9 @@ fn confirms_are_brief(lines: &[String]) {
         let mine = told.iter().filter(|(_, line)| line["trace_id"] == trace && is_kept(line));
         let (lengths, texts): (Vec<usize>, Vec<String>) =
             mine.map(|(length, line)| (*length, line.to_string())).unzip();
-        assert!(lengths.iter().sum::<usize>() <= CONFIRM_BYTES, "{lengths:?} bytes: {texts:#?}");
+        let hung_up = texts.iter().any(|text| text.contains(r#""ending":"client_closed""#));
+        let most = if hung_up { CONFIRM_BYTES * 3 / 2 } else { CONFIRM_BYTES };
+        assert!(lengths.iter().sum::<usize>() <= most, "{lengths:?} bytes: {texts:#?}");
     }
 }
 

@@ -71,7 +71,11 @@ pub async fn stored(client: &Client, secrets: &[Secret]) -> BTreeSet<(String, St
         let query = format!("select distinct {value} from {table} where \"{name}\" is not null");
         for row in client.query(&query, &[]).await.expect("values") {
             let text: String = row.get(0);
-            found.extend(told(&text, secrets).into_iter().map(|secret| (secret, format!("{}.{name}", table.trim_start_matches("public.")))));
+            found.extend(
+                told(&text, secrets)
+                    .into_iter()
+                    .map(|secret| (secret, format!("{}.{name}", table.trim_start_matches("public.")))),
+            );
         }
     }
     found
