@@ -49,7 +49,7 @@ fn config(traces: TracesConfig) -> TelemetryConfig {
         revision: "unknown",
         environment: "test".to_owned(),
         role: "all",
-        parts: Parts::ALL,
+        parts: crate::telemetry::Parts::ALL,
     }
 }
 

@@ -168,14 +168,10 @@ impl<'a> Asker<'a> {
         })?;
         let (mut columns, mut rows) = (Vec::new(), Vec::new());
         for message in &said {
-            match message {
-                SimpleQueryMessage::RowDescription(described) => {
-                    columns = described.iter().map(|column| column.name().to_owned()).collect();
-                }
-                SimpleQueryMessage::Row(row) => {
-                    rows.push((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect::<Vec<_>>());
-                }
-                _ => {}
+            if let SimpleQueryMessage::RowDescription(described) = message {
+                columns = described.iter().map(|column| column.name().to_owned()).collect();
+            } else if let SimpleQueryMessage::Row(row) = message {
+                rows.push((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect::<Vec<_>>());
             }
         }
         Ok(json!({ "resultType": "table", "columns": columns, "rows": rows }))

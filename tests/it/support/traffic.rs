@@ -81,12 +81,12 @@ impl Counter {
         }
         let body = json!({ "paymentKey": key, "orderId": id, "amount": PRICE });
         let paid = self.ask("/v1/payments/confirm", body.clone()).await?;
-        if number % 7 == 0 {
+        if number.is_multiple_of(7) {
             // A second click: the answer is given again.
             self.ask("/v1/payments/confirm", body).await?;
         }
         let Some(payment) = paid["id"].as_str().filter(|_| paid["status"] == "approved") else { return Some(()) };
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             self.ask(&format!("/v1/payments/{payment}/cancel"), json!({ "reason": "changed my mind" })).await?;
         }
         let url = format!("{}/v1/orders/{id}", self.base);
