@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-mod awaited;
 mod books;
 mod contract;
 mod links;

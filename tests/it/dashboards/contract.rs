@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use paygauge::telemetry::catalogue::{self, Kind};
 
-use super::{awaited, texts};
+use super::texts;
 
 /// A metric: its kind and labels.
 #[derive(Clone)]
@@ -63,7 +63,7 @@ pub fn metrics() -> BTreeMap<String, Metric> {
         let labels = metric.labels.iter().map(|label| label.name.to_owned()).collect();
         known.insert(metric.name.to_owned(), Metric { kind: metric.kind, labels });
     }
-    for (name, kind, labels) in PROMETHEUS.iter().chain(awaited::METRICS) {
+    for (name, kind, labels) in PROMETHEUS {
         let labels: BTreeSet<String> = labels.iter().map(|label| (*label).to_owned()).collect();
         let metric = known.entry((*name).to_owned()).or_insert_with(|| Metric { kind: *kind, labels: labels.clone() });
         metric.labels.extend(labels);
@@ -97,10 +97,6 @@ pub fn rules() -> Rules {
             rules.alerts.extend(value("alert:"));
         }
         rules.text.push_str(&text);
-    }
-    if rules.text.is_empty() {
-        rules.recorded.extend(awaited::RECORDED.iter().map(|name| (*name).to_owned()));
-        rules.alerts.extend(awaited::ALERTS.iter().map(|name| (*name).to_owned()));
     }
     rules
 }
