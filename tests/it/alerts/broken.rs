@@ -26,11 +26,23 @@ const EQUIVALENT: [(&str, &str); 2] = [
 /// How many promtools run at a time.
 const AT_A_TIME: usize = 2;
 
-/// Where promtool writes; memory, if the machine offers it as a directory.
-fn scratch() -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    let home = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    home.join(format!("paygauge-alerts-{}", std::process::id()))
+/// Where promtool writes: memory, if the machine offers it as a directory. Gone with the value, also when a rule fails as
+/// it is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let memory = PathBuf::from("/dev/shm");
+        let home = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        Self(home.join(format!("paygauge-alerts-{}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing is there if no rule was tried.
+        std::fs::remove_dir_all(&self.0).unwrap_or_default();
+    }
 }
 
 /// One rule, and what belongs to it.
@@ -207,7 +219,7 @@ fn every_break_of_a_rule_makes_a_test_fail() {
         .filter(|rule| only.as_ref().is_none_or(|only| rule.file == *only || rule.name == *only))
         .map(|rule| subject(rule, &all))
         .collect();
-    let home = scratch();
+    let home = Scratch::new();
     let (next, found) = (AtomicUsize::new(0), Mutex::new((0, Vec::new())));
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
@@ -215,7 +227,7 @@ fn every_break_of_a_rule_makes_a_test_fail() {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(subject) = subjects.get(at) else { return };
-                    let (tried, mut survivors) = unnoticed(&promtool, &home.join(at.to_string()), subject);
+                    let (tried, mut survivors) = unnoticed(&promtool, &home.0.join(at.to_string()), subject);
                     let mut found = found.lock().expect("no thread panicked");
                     found.0 += tried;
                     found.1.append(&mut survivors);
@@ -223,7 +235,6 @@ fn every_break_of_a_rule_makes_a_test_fail() {
             });
         }
     });
-    std::fs::remove_dir_all(&home).expect("the directory is ours");
     let (tried, mut survivors) = found.into_inner().expect("no thread panicked");
     let survived = survivors.len();
     survivors.retain(|name| !EQUIVALENT.iter().any(|(known, _)| name.starts_with(known)));
