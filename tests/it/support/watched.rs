@@ -67,7 +67,13 @@ impl Watched {
         let secret = secret.expose_secret().to_owned();
         let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
         let process = async |role| {
-            let own = [("PAYGAUGE_ROLES", role), ("TOSS_CONFIRM_TIMEOUT_SECONDS", "2"), ("REDIS_URL", &redis_url)];
+            let own = [
+                ("PAYGAUGE_ROLES", role),
+                ("TOSS_CONFIRM_TIMEOUT_SECONDS", "2"),
+                ("REDIS_URL", &redis_url),
+                // Drills side by side share one PostgreSQL, which takes 200 connections in all.
+                ("PAYGAUGE_DB_CONNECTIONS_MAX", "8"),
+            ];
             let variables: Vec<_> = own.into_iter().chain(sends).chain(variables.iter().copied()).collect();
             Served::beside(Arc::clone(&mock), database.clone(), &secret, &variables).await.expect("it serves")
         };
