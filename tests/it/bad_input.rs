@@ -20,10 +20,10 @@ const BOOKS: &str = "select md5(concat(
 
 /// A request that nobody should send: its first line, one odd header, its body.
 #[derive(Debug, Clone)]
-struct Odd {
-    line: String,
-    header: Vec<u8>,
-    body: Vec<u8>,
+pub struct Odd {
+    pub line: String,
+    pub header: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 fn bytes_of_a_line(most: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -85,7 +85,7 @@ fn header() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(name, token, value)| [name.as_bytes(), &token, &value].concat())
 }
 
-fn odd() -> impl Strategy<Value = Odd> {
+pub fn odd() -> impl Strategy<Value = Odd> {
     let body = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200),
         (1..5_000_usize).prop_map(|depth| "[".repeat(depth).into_bytes()),
@@ -96,7 +96,7 @@ fn odd() -> impl Strategy<Value = Odd> {
 }
 
 /// Sends it over a connection of its own; the status and body of the answer, or `None` if the connection was closed.
-async fn send(address: &str, token: &str, odd: &Odd) -> Option<(u16, Vec<u8>)> {
+pub async fn send(address: &str, token: &str, odd: &Odd) -> Option<(u16, Vec<u8>)> {
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
     let mut request = format!("{} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n", odd.line).into_bytes();
     // A second credential is refused; the others are tried with a good one.

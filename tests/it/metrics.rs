@@ -44,18 +44,18 @@ fn same(left: f64, right: f64) -> bool {
     (left - right).abs() <= 1e-6 * right.abs().max(1.0)
 }
 
-async fn new_product(served: &Served, stock: i64) -> String {
+pub async fn new_product(served: &Served, stock: i64) -> String {
     let body = json!({ "name": "Coffee beans", "price": 12_000, "initialStock": stock });
     served.secret.post("/v1/products", &body).await.expect(StatusCode::CREATED).text("id")
 }
 
-async fn new_order(served: &Served, product: &str, quantity: i64) -> (String, i64) {
+pub async fn new_order(served: &Served, product: &str, quantity: i64) -> (String, i64) {
     let body = json!({ "lines": [{ "productId": product, "quantity": quantity }] });
     let order = served.secret.post_with_key("/v1/orders", &body).await.expect(StatusCode::CREATED);
     (order.text("id"), order.number("amount"))
 }
 
-async fn confirm(served: &Served, order: &(String, i64), key: &str) -> Answer {
+pub async fn confirm(served: &Served, order: &(String, i64), key: &str) -> Answer {
     let body = json!({ "paymentKey": key, "orderId": order.0, "amount": order.1 });
     served.secret.post("/v1/payments/confirm", &body).await
 }
@@ -91,7 +91,7 @@ async fn order_becomes(served: &Served, order: &str, status: &str) {
 
 /// Something of everything: paid, declined, taken back in part and in full, ended unpaid, waited for a deposit that came
 /// twice, and two outcomes that were uncertain for a while.
-async fn trade(served: &Served) {
+pub async fn trade(served: &Served) {
     let product = new_product(served, 100).await;
     for _ in 0..3 {
         bought(served, &product).await;

@@ -24,6 +24,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const LONGEST_REQUEST_ID: usize = 64;
 /// What is counted for a client that left before the answer; no server ever sends it.
 const CLIENT_CLOSED: u16 = 499;
+const METHOD_NOT_ALLOWED: u16 = 405;
 const INTERNAL_SERVER_ERROR: u16 = 500;
 
 /// The stable code of a problem, put into a response's extensions for the log line.
@@ -134,6 +135,13 @@ impl Canonical {
         }
     }
 
+    /// A method that a route does not have belongs to no route, and neither does a browser's question which ones it
+    /// has: else whoever asks could multiply the series.
+    fn counted_route(&self) -> RouteLabel {
+        let is_of_route = self.status != METHOD_NOT_ALLOWED && self.method != HttpMethod::Options;
+        if is_of_route { self.route } else { RouteLabel::UNMATCHED }
+    }
+
     fn server_timing(&self) -> String {
         let mut timing = format!("total;dur={}", millis(self.started.elapsed()));
         for (step, spent) in self.ledger.steps().filter(|(_, spent)| !spent.is_zero()) {
@@ -187,7 +195,7 @@ impl Drop for Canonical {
         let elapsed = self.started.elapsed();
         // The span is the trace of this observation, and ends with it.
         self.span.in_scope(|| {
-            record::http_request(self.method, self.route, StatusLabel::of(Some(self.status)), elapsed);
+            record::http_request(self.method, self.counted_route(), StatusLabel::of(Some(self.status)), elapsed);
             self.finish_span();
             self.write_line(elapsed);
         });

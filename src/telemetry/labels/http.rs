@@ -136,10 +136,13 @@ impl Routes {
 }
 
 impl RouteLabel {
+    /// No route.
+    pub const UNMATCHED: Self = Self(0);
+
     /// The label of what the router matched.
     #[must_use]
     pub fn of(matched: Option<&MatchedPath>) -> Self {
-        matched.map_or(Self(0), |path| SEEN.label(path.as_str()))
+        matched.map_or(Self::UNMATCHED, |path| SEEN.label(path.as_str()))
     }
 }
 
