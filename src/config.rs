@@ -325,6 +325,7 @@ mod tests {
             ("PAYGAUGE_LISTEN", "nowhere"),
             ("PAYGAUGE_ROLES", "api,cook"),
             ("PAYGAUGE_HOLD_SECONDS", "ten"),
+            ("PAYGAUGE_DRAIN_SECONDS", "301"),
             ("PAYGAUGE_CORS_ORIGINS", "https://*.shop.example"),
             ("PAYGAUGE_BUYER_CANCEL", "maybe"),
             ("PAYGAUGE_EXTERNAL_CANCEL_STOCK", "sell"),

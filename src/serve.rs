@@ -20,7 +20,7 @@ use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
 use crate::db::{self, Db, DbError};
 use crate::http::auth::tokens::Tokens;
-use crate::http::listen::listen;
+use crate::http::listen::{End, listen};
 use crate::http::{self, AppState, OpsState};
 use crate::limits::RateLimiter;
 use crate::provider::call::Door;
@@ -34,6 +34,9 @@ use crate::worker;
 const SCHEMA_POLL: Duration = Duration::from_secs(2);
 /// How often the database is asked whether it is there.
 const DEPENDENCY_POLL: Duration = Duration::from_secs(5);
+/// How long a connection that was opened when the listener was just closing may bring its request, if anybody in front
+/// was given notice at all.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The runtime of every command.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -58,7 +61,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let api = running.api_addr().map_or_else(|| "off".to_owned(), |addr| addr.to_string());
     tracing::info!(%api, worker = running.has_worker, ops = %running.ops_addr(), "serving");
     stop_signal().await;
-    tracing::info!("stopping: no new requests; money work goes on to its end");
+    tracing::info!("stopping: soon no new requests; money work goes on to its end");
     running.stop().await;
     tokio::task::spawn_blocking(|| telemetry.shutdown()).await?;
     Ok(())
@@ -102,6 +105,8 @@ pub struct Running {
     has_worker: bool,
     ops_addr: SocketAddr,
     readiness: Arc<Readiness>,
+    stop_worker: CancellationToken,
+    leaving: CancellationToken,
     stop_edges: CancellationToken,
     stop_ops: CancellationToken,
     edges: Vec<JoinHandle<()>>,
@@ -131,6 +136,7 @@ impl Running {
             }
         }
         let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
+        let (stop_worker, leaving) = (CancellationToken::new(), CancellationToken::new());
         let redis = start_redis(config.redis.as_ref(), &stop_edges).await?;
         let api_addr = api.as_ref().map(TcpListener::local_addr).transpose()?;
         let (has_worker, ops_addr) = (config.roles.worker, ops.local_addr()?);
@@ -139,17 +145,31 @@ impl Running {
             let tokens = Tokens::new(&config.token_secrets, config.settings.checkout_token_life)?;
             let limiter = RateLimiter::new(config.settings.rates, config.trusted_proxies, redis.clone());
             let router = http::router(AppState::new(Arc::clone(&app), tokens, limiter), &config.cors_origins);
-            edges.push(tokio::spawn(listen(api, router, stop_edges.clone())));
+            let linger = if config.settings.drain.is_zero() { Duration::ZERO } else { LINGER };
+            let end = End { near: leaving.clone(), stop: stop_edges.clone(), linger };
+            edges.push(tokio::spawn(listen(api, router, end)));
         }
         if has_worker {
             readiness.expect_worker();
             let (app, readiness) = (Arc::clone(&app), Arc::clone(&readiness));
-            edges.push(tokio::spawn(worker::run(app, readiness, stop_edges.clone())));
+            edges.push(tokio::spawn(worker::run(app, readiness, stop_worker.clone())));
         }
         let state = OpsState { app: Some(Arc::clone(&app)), readiness: Arc::clone(&readiness), redis, metrics };
         tokio::spawn(watch_database(Arc::clone(&app), stop_ops.clone()));
-        let ops = tokio::spawn(listen(ops, http::ops_router(state), stop_ops.clone()));
-        Ok(Self { app, api_addr, has_worker, ops_addr, readiness, stop_edges, stop_ops, edges, ops })
+        let ops = tokio::spawn(listen(ops, http::ops_router(state), End::at(stop_ops.clone())));
+        Ok(Self {
+            app,
+            api_addr,
+            has_worker,
+            ops_addr,
+            readiness,
+            stop_worker,
+            leaving,
+            stop_edges,
+            stop_ops,
+            edges,
+            ops,
+        })
     }
 
     /// What the roles share.
@@ -170,10 +190,16 @@ impl Running {
         self.ops_addr
     }
 
-    /// Ends: not ready any more, no new requests, the worker's batch to its end, money work to its end, all bounded
-    /// by `shutdown_grace`; the operations port last, so that the end can be watched.
+    /// Ends: not ready any more; for `drain` everybody is answered and asked to give the connection up; then no new
+    /// requests, the worker's batch to its end, money work to its end, all bounded by `shutdown_grace`; the operations
+    /// port last, so that the end can be watched.
     pub async fn stop(self) {
         self.readiness.start_shutdown();
+        self.stop_worker.cancel();
+        self.leaving.cancel();
+        if self.api_addr.is_some() {
+            tokio::time::sleep(self.app.settings.drain).await;
+        }
         self.stop_edges.cancel();
         self.app.tasks.close();
         let finish = async {

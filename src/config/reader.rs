@@ -20,6 +20,8 @@ use crate::telemetry::{self, LogFormat, OtlpProtocol, Parts, TracesConfig};
 const TRACE_KEEP_RATIO: f64 = 0.05;
 /// Longer than Redis ever takes when it is well, and short beside any use case.
 const REDIS_DEADLINE: Duration = Duration::from_millis(50);
+/// Nobody waits longer for a process that was told to stop.
+const DRAIN_MAX_S: u64 = 300;
 /// A breaker remembers no more results than this.
 const FAILURES_REMEMBERED_MAX: u32 = 20;
 
@@ -230,6 +232,7 @@ impl Reader {
             idempotency_lease: base.idempotency_lease.max(call * 2),
             worker_lease: base.worker_lease.max(call * 3),
             not_found_quarantine: base.not_found_quarantine.max(call * 3),
+            drain: self.drain(base.drain),
             shutdown_grace: base.shutdown_grace.max(call + Duration::from_secs(5)),
             external_cancel_stock: self.external_cancel_stock(),
             reconcile_every: self.duration("PAYGAUGE_RECONCILE_SECONDS", second, day, base.reconcile_every),
@@ -241,6 +244,15 @@ impl Reader {
         };
         self.mistakes.extend(settings.mistakes());
         settings
+    }
+
+    /// The one duration that may be none.
+    fn drain(&mut self, default: Duration) -> Duration {
+        let seconds = self.parsed("PAYGAUGE_DRAIN_SECONDS", default.as_secs());
+        if seconds > DRAIN_MAX_S {
+            self.mistakes.push(format!("PAYGAUGE_DRAIN_SECONDS is not from 0 to {DRAIN_MAX_S}: {seconds}"));
+        }
+        Duration::from_secs(seconds.min(DRAIN_MAX_S))
     }
 
     fn provider_limits(&mut self) -> Limits {

@@ -56,7 +56,10 @@ pub struct Settings {
     pub worker_poll: Duration,
     /// Rows a worker takes at once.
     pub worker_batch_rows: i64,
-    /// How long shutdown waits for money work.
+    /// How long a process that is told to stop still takes requests, so that what stands in front of it can turn to
+    /// another one: longer than a proxy keeps idle connections to us. Zero for a process that nothing stands in front of.
+    pub drain: Duration,
+    /// How long shutdown waits for money work after that.
     pub shutdown_grace: Duration,
     /// How many requests a caller may make.
     pub rates: Rates,
@@ -153,6 +156,7 @@ impl Default for Settings {
             worker_lease: Duration::from_secs(90),
             worker_poll: Duration::from_millis(300),
             worker_batch_rows: 50,
+            drain: Duration::from_secs(5),
             shutdown_grace: Duration::from_secs(40),
             rates: Rates::default(),
             body_bytes_max: 64 * 1024,

@@ -307,6 +307,7 @@ impl Stack<'_> {
             redis: self.vars.redis.clone(),
             settings: Settings {
                 buyer_cancel: BuyerCancel::Paid,
+                drain: Duration::ZERO,
                 deposit_poll: seconds(15),
                 provider_deadline: seconds(12),
                 recovery_grace: seconds(2),

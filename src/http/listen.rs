@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -31,12 +32,32 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// Serves until `stop`, and then until the requests in hand are answered.
-pub async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
-    listen_within(listener, router, stop, HEAD_WITHIN).await;
+/// How a listener ends. A proxy that keeps connections may send a request into one that is just being closed, and may
+/// not send it again if it could have been taken: so it is asked to give its connections up before they are closed.
+#[derive(Debug, Clone, Default)]
+pub struct End {
+    /// The end is near: everybody is answered, and asked to come by another connection next time.
+    pub near: CancellationToken,
+    /// Nobody new is taken.
+    pub stop: CancellationToken,
+    /// How long after that a connection that was opened at the last moment may still bring its first request.
+    pub linger: Duration,
 }
 
-async fn listen_within(listener: TcpListener, router: Router, stop: CancellationToken, head_within: Duration) {
+impl End {
+    /// An end without notice.
+    #[must_use]
+    pub fn at(stop: CancellationToken) -> Self {
+        Self { near: stop.clone(), stop, linger: Duration::ZERO }
+    }
+}
+
+/// Serves until `end.stop`, and then until the requests in hand are answered.
+pub async fn listen(listener: TcpListener, router: Router, end: End) {
+    listen_within(listener, router, end, HEAD_WITHIN).await;
+}
+
+async fn listen_within(listener: TcpListener, router: Router, end: End, head_within: Duration) {
     let (connections, room) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
     loop {
         let next = async {
@@ -45,12 +66,12 @@ async fn listen_within(listener: TcpListener, router: Router, stop: Cancellation
             Some((listener.accept().await, permit))
         };
         let (accepted, permit) = tokio::select! {
-            () = stop.cancelled() => break,
+            () = end.stop.cancelled() => break,
             Some(next) = next => next,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let serving = serve(stream, Peer(peer.ip()), router.clone(), stop.clone(), head_within);
+                let serving = serve(stream, Peer(peer.ip()), router.clone(), end.clone(), head_within);
                 connections.spawn(async move {
                     serving.await;
                     drop(permit);
@@ -62,13 +83,28 @@ async fn listen_within(listener: TcpListener, router: Router, stop: Cancellation
             }
         }
     }
-    // Clients that come now are refused, not left waiting.
-    drop(listener);
+    for (stream, peer) in waiting(listener) {
+        connections.spawn(serve(stream, peer, router.clone(), end.clone(), head_within));
+    }
     connections.close();
     connections.wait().await;
 }
 
-async fn serve(stream: TcpStream, peer: Peer, router: Router, stop: CancellationToken, head_within: Duration) {
+/// Closes the listener, so that clients that come from now on are refused, not left waiting. Those who wait in its queue
+/// believe to be connected, and may have sent their requests: they would be cut off.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, Peer)> {
+    let mut queued = Vec::new();
+    let Ok(listener) = listener.into_std() else { return queued };
+    while queued.len() < CONNECTIONS_MAX
+        && let Ok((stream, peer)) = listener.accept()
+    {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        queued.extend(stream.ok().map(|stream| (stream, Peer(peer.ip()))));
+    }
+    queued
+}
+
+async fn serve(stream: TcpStream, peer: Peer, router: Router, end: End, head_within: Duration) {
     // Answers are small: none waits for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection that is gone already");
@@ -79,7 +115,17 @@ async fn serve(stream: TcpStream, peer: Peer, router: Router, stop: Cancellation
         request.extensions_mut().insert(peer);
         request.map(axum::body::Body::new)
     });
-    let service = tower::service_fn(move |request| in_hand.track_future(service.clone().oneshot(request)));
+    let near = end.near.clone();
+    let service = tower::service_fn(move |request| {
+        let (answer, near) = (service.clone().oneshot(request), near.clone());
+        in_hand.track_future(async move {
+            let mut answer = answer.await?;
+            if near.is_cancelled() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        })
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head_within);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -87,7 +133,7 @@ async fn serve(stream: TcpStream, peer: Peer, router: Router, stop: Cancellation
     // How a connection ends is the client's business; what it asked has its own line.
     tokio::select! {
         _ended = connection.as_mut() => return,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = lingered(&end) => connection.as_mut().graceful_shutdown(),
     }
     requests.close();
     let farewell = async {
@@ -98,6 +144,11 @@ async fn serve(stream: TcpStream, peer: Peer, router: Router, stop: Cancellation
         _ended = connection => {}
         () = farewell => {}
     }
+}
+
+async fn lingered(end: &End) {
+    end.stop.cancelled().await;
+    tokio::time::sleep(end.linger).await;
 }
 
 #[cfg(test)]
@@ -116,15 +167,19 @@ mod tests {
 
     struct Started {
         addr: SocketAddr,
-        stop: CancellationToken,
+        end: End,
         done: JoinHandle<()>,
     }
 
     async fn start(router: Router, head_within: Duration) -> Started {
+        start_to(End::at(CancellationToken::new()), router, head_within).await
+    }
+
+    async fn start_to(end: End, router: Router, head_within: Duration) -> Started {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let (addr, stop) = (listener.local_addr().expect("it is bound"), CancellationToken::new());
-        let done = tokio::spawn(listen_within(listener, router, stop.clone(), head_within));
-        Started { addr, stop, done }
+        let addr = listener.local_addr().expect("it is bound");
+        let done = tokio::spawn(listen_within(listener, router, end.clone(), head_within));
+        Started { addr, end, done }
     }
 
     async fn sent(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
@@ -163,11 +218,45 @@ mod tests {
         let mut half = sent(started.addr, b"GET /slow HTTP/1.1\r\nX-Slow: ").await;
         let mut asking = sent(started.addr, b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
         timeout(SOON, arrived.notified()).await.expect("the request arrives");
-        started.stop.cancel();
+        started.end.stop.cancel();
         assert_eq!((all_of(&mut silent).await, all_of(&mut half).await), (String::new(), String::new()));
         assert!(!started.done.is_finished(), "a request is in hand");
         go.notify_one();
         assert!(all_of(&mut asking).await.ends_with("the whole answer"));
         timeout(SOON, started.done).await.expect("nothing is left to wait for").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn whoever_keeps_a_connection_is_asked_to_give_it_up_before_it_is_closed() {
+        const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let near_then_stop =
+            End { near: CancellationToken::new(), stop: CancellationToken::new(), linger: Duration::from_secs(60) };
+        let started = start_to(near_then_stop, Router::new().route("/", get(async || "here")), HEAD_WITHIN).await;
+        let mut kept = sent(started.addr, ASK).await;
+        let mut first = [0; 512];
+        let length = timeout(SOON, kept.read(&mut first)).await.expect("an answer").expect("bytes");
+        let first = String::from_utf8_lossy(&first[..length]).to_lowercase();
+        assert!(first.ends_with("here") && !first.contains("connection: close"), "{first}");
+
+        started.end.near.cancel();
+        kept.write_all(ASK).await.expect("the connection is still good");
+        let mut came_meanwhile = sent(started.addr, ASK).await;
+        let last_moment = sent(started.addr, b"").await;
+        for stream in [&mut kept, &mut came_meanwhile] {
+            let text = all_of(stream).await.to_lowercase();
+            assert!(text.contains("connection: close") && text.ends_with("here"), "{text}");
+        }
+
+        started.end.stop.cancel();
+        let refused = async {
+            while TcpStream::connect(started.addr).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, refused).await.expect("nobody new is taken");
+        let mut last_moment = last_moment;
+        last_moment.write_all(ASK).await.expect("it was let in");
+        assert!(all_of(&mut last_moment).await.ends_with("here"), "it is still answered");
+        timeout(SOON, started.done).await.expect("nobody is left to wait for").expect("no panic");
     }
 }

@@ -63,7 +63,9 @@ impl Served {
         .await?;
         let at = |name: &str| format!("http://{}", serving[name].as_str().expect("an address"));
         let (base, ops) = (at("api"), at("ops"));
-        mock.set_webhook_url(Some(format!("{base}/v1/webhooks/toss")));
+        if serving["api"] != "off" {
+            mock.set_webhook_url(Some(format!("{base}/v1/webhooks/toss")));
+        }
         let secret = Client::new(&base, secret);
         Some(Self { child, lines, mock, database, base, ops, secret })
     }
@@ -149,6 +151,7 @@ fn command(database: &DbConfig, mock: &PgMock) -> Command {
         .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0")
         .env("PAYGAUGE_WORKER_POLL_MS", "50")
         .env("PAYGAUGE_LOG_FORMAT", "json")
+        .env("PAYGAUGE_DRAIN_SECONDS", "0")
         // Whoever tests limits sets them.
         .envs(RATES.map(|name| (name, "off")))
         .stdout(Stdio::piped())

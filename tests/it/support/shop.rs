@@ -66,6 +66,7 @@ pub fn settings() -> Settings {
         idempotency_lease: millis(2_000),
         worker_lease: millis(3_000),
         worker_poll: millis(50),
+        drain: Duration::ZERO,
         shutdown_grace: millis(5_000),
         buyer_cancel: BuyerCancel::Unpaid,
         rates: Rates::OFF,
@@ -331,6 +332,11 @@ pub struct Client {
 impl Client {
     pub fn new(base: &str, token: &str) -> Self {
         Self { http: http(), base: base.to_owned(), token: token.to_owned() }
+    }
+
+    /// One that asks by this client.
+    pub fn of(http: reqwest::Client, base: &str, token: &str) -> Self {
+        Self { http, base: base.to_owned(), token: token.to_owned() }
     }
 
     pub fn token(&self) -> &str {
