@@ -71,6 +71,9 @@ struct TargetArgs {
     /// A secret key of it.
     #[arg(long, requires = "url")]
     key: Option<String>,
+    /// Who vouches for the certificate of an https address, as PEM; if not said, whom the system trusts.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca_file: Option<PathBuf>,
     /// Its pg-mock.
     #[arg(long, requires = "url")]
     mock_url: Option<String>,
@@ -119,12 +122,17 @@ pub fn run(args: LoadArgs) -> ExitCode {
 }
 
 fn options(args: LoadArgs) -> LoadOptions {
-    let TargetArgs { url, key, mock_url, server_pid, mock_pid, data_dir, server_vars, pg_webhooks, wiremock } =
+    let TargetArgs { url, key, ca_file, mock_url, server_pid, mock_pid, data_dir, server_vars, pg_webhooks, wiremock } =
         args.target;
     let target = match (url, key, mock_url) {
-        (Some(url), Some(key), Some(mock_url)) => {
-            Where::Given(Given { url, key: key.into(), mock_url, server_pids: server_pid, mock_pids: mock_pid })
-        }
+        (Some(url), Some(key), Some(mock_url)) => Where::Given(Given {
+            url,
+            key: key.into(),
+            ca_file,
+            mock_url,
+            server_pids: server_pid,
+            mock_pids: mock_pid,
+        }),
         _ => Where::Own(OwnOptions { data_dir, server_vars, webhooks: pg_webhooks, wiremock }),
     };
     LoadOptions {

@@ -54,19 +54,25 @@ pub struct Said {
 }
 
 impl Client {
-    /// A caller of `base`, with a key if it wants one.
+    /// A caller of `base`, with a key if it wants one. Of `roots` (PEM), if there are any, and of nobody else the
+    /// certificate of a server may come.
     ///
     /// # Errors
-    /// When there is no HTTP client to be had.
-    pub fn new(base: &str, key: Option<SecretString>) -> anyhow::Result<Self> {
+    /// When there is no HTTP client to be had, or the roots cannot be read.
+    pub fn new(base: &str, key: Option<SecretString>, roots: Option<&[u8]>) -> anyhow::Result<Self> {
         // Fails if a provider is installed already, which serves as well.
         let _known = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
-            .timeout(GIVE_UP)
-            .build()?;
+            .timeout(GIVE_UP);
+        if let Some(pem) = roots {
+            let roots = reqwest::Certificate::from_pem_bundle(pem)?;
+            anyhow::ensure!(!roots.is_empty(), "there is no certificate in it");
+            builder = builder.tls_certs_only(roots);
+        }
+        let http = builder.build()?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key })
     }
 
@@ -116,7 +122,7 @@ impl Client {
                 fields: Fields::default(),
                 pg: Duration::ZERO,
                 replayed: false,
-                text: error.without_url().to_string(),
+                text: format!("{:#}", anyhow::Error::from(error.without_url())),
             },
         }
     }

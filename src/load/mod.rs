@@ -100,8 +100,12 @@ async fn drive(options: &LoadOptions) -> anyhow::Result<Report> {
 
 /// The buyers, with products of this run's own to buy.
 async fn buyers(options: &LoadOptions, target: &Target, recorder: Arc<Recorder>) -> anyhow::Result<Buyers> {
-    let api = Client::new(&target.url, Some(target.key.clone()))?;
-    let mock = Client::new(&target.mock_url, None)?;
+    let roots = match &options.target {
+        Where::Given(given) => given.roots()?,
+        Where::Own(_) => None,
+    };
+    let api = Client::new(&target.url, Some(target.key.clone()), roots.as_deref()).context("--ca-file, --url")?;
+    let mock = Client::new(&target.mock_url, None, None)?;
     if let Where::Own(own) = &options.target {
         let mode = if own.webhooks { "normal" } else { "off" };
         let told = mock.post("/mock/webhooks", &json!({ "url": target.webhook_url(), "mode": mode }), None).await;

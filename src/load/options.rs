@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use secrecy::SecretString;
 
 use crate::domain::vocabulary;
@@ -100,12 +101,25 @@ pub struct Given {
     pub url: String,
     /// A secret key of it.
     pub key: SecretString,
+    /// Who alone may vouch for its certificate, as PEM; whom the system trusts, if not said.
+    pub ca_file: Option<PathBuf>,
     /// Base of its pg-mock.
     pub mock_url: String,
     /// Its server processes on this machine.
     pub server_pids: Vec<u32>,
     /// Its pg-mock on this machine.
     pub mock_pids: Vec<u32>,
+}
+
+impl Given {
+    /// What is in its `ca_file`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn roots(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let read = |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        self.ca_file.as_ref().map(read).transpose()
+    }
 }
 
 /// Everything a run is told.

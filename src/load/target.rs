@@ -286,6 +286,7 @@ fn start_server(options: &OwnOptions, database: &DbConfig, mock_url: &str, log: 
         .env("PAYGAUGE_TOKEN_SECRET", token_secret)
         .env("PAYGAUGE_LISTEN", "127.0.0.1:0")
         .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0")
+        .env("PAYGAUGE_DRAIN_SECONDS", "0")
         .envs(["CONFIRM", "CANCEL", "INQUIRY"].map(|call| (format!("TOSS_{call}_TIMEOUT_SECONDS"), PG_TIMEOUT_SECONDS)))
         .envs(WIDE_RATES.map(|name| (name, "1000000/1")))
         .envs(options.server_vars.iter().map(|(name, value)| (name, value)))
