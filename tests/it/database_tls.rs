@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use paygauge::crash::CrashSwitch;
 use paygauge::db::connect::{self, ConnectError, DbConfig};
 use paygauge::db::{Db, DbError, overview};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -21,6 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+use crate::support::certificates::Certified;
 use crate::support::database;
 
 /// What a client sends first if it wants TLS: the length 8 and the number of the request.
@@ -81,26 +80,15 @@ impl Drop for Door {
 
 /// A certificate for [`NAME`], and the file of the root that signed it.
 fn certified() -> (TlsAcceptor, PathBuf) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "the tests' own authority");
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("a root");
-    let key = KeyPair::generate().expect("a key");
-    let leaf =
-        CertificateParams::new(vec![NAME.to_owned()]).expect("a name").signed_by(&key, &authority).expect("a leaf");
-
-    let pem = base64::engine::general_purpose::STANDARD.encode(authority.der());
-    let lines: Vec<&str> = pem.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    let certified = Certified::for_names(&[NAME]);
     let root = std::env::temp_dir().join(format!("paygauge-test-root-{}.pem", uuid::Uuid::new_v4().as_simple()));
-    let text = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
-    std::fs::write(&root, text).expect("a file");
-
-    let private = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    std::fs::write(&root, certified.root_pem()).expect("a file");
+    let private = PrivateKeyDer::try_from(certified.key.clone()).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], private)
+        .with_single_cert(vec![certified.leaf.clone().into()], private)
         .expect("a certificate");
     (TlsAcceptor::from(Arc::new(config)), root)
 }

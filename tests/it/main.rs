@@ -42,6 +42,7 @@ mod prometheus;
 mod protection;
 mod races;
 mod reconcile;
+mod replicas;
 mod series;
 mod telemetry;
 mod tidy;

@@ -1,11 +1,13 @@
 //! What the tests stand on: a cluster, a database per test, a whole shop, and the invariants.
 
 pub mod alertmanager;
+pub mod certificates;
 pub mod chaos;
 pub mod cluster;
 pub mod database;
 pub mod invariants;
 pub mod load;
+pub mod nginx;
 pub mod otlp;
 pub mod panics;
 pub mod programs;
