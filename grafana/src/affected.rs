@@ -50,7 +50,7 @@ fn how_many() -> [Panel; 7] {
             .runbook("ConfirmBudgetBurnFast"),
         stat("In doubt now")
             .query(read("payments_unresolved", "kind"), "{{kind}}")
-            .colours(GREEN, &[(1.0, AMBER), (50.0, RED)])
+            .colours(GREEN, &[(10.0, AMBER), (50.0, RED)])
             .about(
                 "How many are in doubt at this moment?",
                 "confirms and cancellations without a certain end, of all slices.",
@@ -61,7 +61,7 @@ fn how_many() -> [Panel; 7] {
         stat("Money in doubt now")
             .unit("locale")
             .query(read("payments_unresolved_amount_minor_units", "kind, currency"), "{{kind}} {{currency}}")
-            .colours(GREEN, &[(1.0, AMBER), (10_000_000.0, RED)])
+            .colours(GREEN, &[(1_000_000.0, AMBER), (10_000_000.0, RED)])
             .about(
                 "How much money is in doubt at this moment?",
                 "minor units by kind and currency.",

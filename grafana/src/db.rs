@@ -202,7 +202,7 @@ fn steps() -> [Panel; 3] {
     [
         stack("Mean time by step")
             .unit("s")
-            .query(r#"sum by (step) (rate(payments_step_duration_seconds_sum{@,operation=~"$operation"}[@])) / ignoring (step) group_left () (sum(rate(payments_step_duration_seconds_count{@,operation=~"$operation",step="unattributed"}[@])) > 0)"#, "{{step}}")
+            .query(r#"sum by (step) (rate(payments_step_duration_seconds_sum{@,operation=~"$operation"}[@])) / ignoring (step) group_left () (sum(rate(payments_operation_duration_seconds_count{@,operation=~"$operation"}[@])) > 0)"#, "{{step}}")
             .about(
                 "Which step takes the time of the chosen operations?",
                 "mean seconds per operation; the steps together are the whole.",
@@ -278,6 +278,7 @@ fn dependencies() -> [Panel; 4] {
             .empty("no open transaction")
             .drill("no transaction is open for long while all is well")
             .column("seconds", "open for", "s")
+            .column("pid", "session", "string")
             .about(
                 "Who holds a transaction now?",
                 "our sessions with an open transaction, without their text.",

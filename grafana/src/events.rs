@@ -146,6 +146,7 @@ fn recovery() -> [Panel; 4] {
             .unit("percentunit")
             .max(1.0)
             .query(r#"sum by (operation) (rate(payments_doubts_resolved_total{@,in_time="true"}[@])) / (sum by (operation) (rate(payments_doubts_resolved_total{@}[@])) > 0)"#, "{{operation}}")
+            .empty("no doubt was resolved")
             .data("the scenario makes doubts and resolves them")
             .about(
                 "Is doubt gone within five minutes?",

@@ -43,11 +43,14 @@ fn stages() -> [Panel; 5] {
             .runbook("TrafficVanished"),
         lines("From stage to stage")
             .unit("percentunit")
-            .query(format!("{} / ({} > 0)", stage("confirm_requested"), stage("order_created")), "order to confirm")
-            .query(format!("{} / ({} > 0)", stage("paid"), stage("confirm_requested")), "confirm to paid")
+            .query(
+                format!("clamp_max({} / ({} > 0), 1)", stage("confirm_requested"), stage("order_created")),
+                "order to confirm",
+            )
+            .query(format!("clamp_max({} / ({} > 0), 1)", stage("paid"), stage("confirm_requested")), "confirm to paid")
             .about(
                 "Which step loses buyers?",
-                "rates of two stages divided; above 1 for moments, since orders take time.",
+                "rates of two stages divided; what comes late, as after an outage, is more than all, and reads 100 %.",
                 "a fall of the first is before us, of the second is PG, issuer or us.",
             )
             .to("pay-pg")
@@ -249,15 +252,15 @@ fn cohort() -> [Panel; 2] {
             .to("pay-stock")
             .runbook("StuckInState"),
         table("Time from order to money")
-            .sql("select method, count(*) as orders, round(percentile_cont(0.5) within group (order by seconds_to_paid)::numeric, 1) as half,
-                  round(percentile_cont(0.95) within group (order by seconds_to_paid)::numeric, 1) as most
+            .sql("select method, count(*) as orders, round(percentile_cont(0.5) within group (order by greatest(seconds_to_paid, 0))::numeric, 1) as half,
+                  round(percentile_cont(0.95) within group (order by greatest(seconds_to_paid, 0))::numeric, 1) as most
                   from observability.cohort where $__timeFilter(created_at) and order_uuid >= observability.first_id($__timeFrom()) and paid and method ~ '^(${method:regex})$'
                   group by method order by orders desc")
             .column("half", "half paid within", "s")
             .column("most", "95 % paid within", "s")
             .about(
                 "How long does a buyer take from order to payment?",
-                "by method, from the database.",
+                "by method, from the database; a PG tells whole seconds.",
                 "near the hold's length: the hold is too short for that method.",
             )
             .to("pay-stock")

@@ -44,12 +44,14 @@ fn verdict() -> [Panel; 7] {
             .runbook("ConfirmBudgetBurnFast"),
         table("Why")
             .size(5, 3)
-            .query("sort_desc(max by (reason) (payments:verdict_reason))", "")
+            .query("sort_desc(max by (reason) (payments:verdict_reason) > 0)", "")
             .column("Value", "weight", "short")
             .column("reason", "reason", "string")
+            .empty("nothing is wrong")
+            .drill("a healthy system has no reason")
             .about(
                 "Which reasons make the verdict?",
-                "each reason with its weight; 0 does not hold, 5 outweighs all.",
+                "each reason that holds, with its weight; 5 outweighs all.",
                 "start with the top row; its runbook has the alert's name.",
             )
             .to("pay-slo"),
@@ -126,10 +128,10 @@ fn books() -> [Panel; 7] {
             .size(4, 3)
             .unit("locale")
             .query(r#"sum by (currency) (max without (instance) (payments_unresolved_amount_minor_units{@job,currency=~"$currency"}))"#, "{{currency}}")
-            .colours(GREEN, &[(1.0, AMBER), (10_000_000.0, RED)])
+            .colours(GREEN, &[(1_000_000.0, AMBER), (10_000_000.0, RED)])
             .about(
                 "How much money is in doubt?",
-                "minor units of payments and cancellations whose outcome is not certain.",
+                "minor units of payments and cancellations whose outcome is not certain; those on their way are among them.",
                 "let recovery ask; when it grows, the PG does not answer. Never confirm again by hand.",
             )
             .to("pay-affected")
@@ -200,11 +202,11 @@ fn books() -> [Panel; 7] {
             .size(4, 3)
             .unit("percentunit")
             .decimals(1)
-            .query("min(slo:budget_remaining:ratio)", "")
+            .query("clamp_min(min(slo:budget_remaining:ratio), -1)", "")
             .colours(RED, &[(0.0, AMBER), (0.25, GREEN)])
             .about(
                 "How much failure can we still afford this month?",
-                "the worst of all objectives; below 0 it is spent.",
+                "the worst of all objectives; below 0 it is spent, and the scale ends at -100 %.",
                 "nearly spent: no risky deploy. See what spent it.",
             )
             .to("pay-slo")

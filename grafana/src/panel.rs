@@ -153,6 +153,10 @@ impl Panel {
     /// A read of the masked views; its columns are the panel's.
     #[must_use]
     pub fn sql(mut self, sql: &str) -> Self {
+        if self.kind == Kind::Table {
+            // Amounts and counts as they are, not rounded to thousands.
+            self.unit = "locale";
+        }
         self.sources.push(Source::Postgres(sql.split_whitespace().collect::<Vec<_>>().join(" ")));
         self
     }

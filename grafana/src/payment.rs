@@ -19,7 +19,7 @@ fn standing() -> [Panel; 6] {
         )
     };
     [
-        text("How to use this page").size(5, 5).says(
+        text("How to use this page").size(24, 3).says(
             "Put a payment's id (`pay_…`) into **Payment** above. It stands on every dot of a latency panel, in each row \
              of *who is hit*, in log lines and on spans.\n\nNames, account numbers and secrets are not shown here, and \
              the customer is a hash that is the same on all rows.",
@@ -32,7 +32,7 @@ fn standing() -> [Panel; 6] {
         .to("pay-affected")
         .runbook("DoubtStuck"),
         table("The payment")
-            .size(19, 5)
+            .size(24, 4)
             .sql(&one("status, method, amount, currency, approved_amount as approved, canceled_amount as canceled, canceling_amount as canceling, doubt, decline_class, decline_code, order_id, customer, provider, provider_key, created_at, trace_id"))
             .empty("no such payment")
             .drill(DRILL)

@@ -80,6 +80,7 @@ fn up() -> [Panel; 6] {
             .size(12, 8)
             .unit("reqps")
             .query(rate(CALLS, r#"@,provider=~"$provider",outcome=~"not_sent|unknown|refused""#, "http_response_status_code, outcome"), "{{http_response_status_code}} {{outcome}}")
+            .empty("no call failed")
             .data("the scenario makes calls fail")
             .about(
                 "What does the PG say when it fails?",
@@ -224,6 +225,7 @@ fn doubt() -> [Panel; 5] {
             .size(6, 8)
             .unit("s")
             .query("sum by (le) (increase(payments_doubt_duration_seconds_bucket{@}[@]))", "{{le}}")
+            .empty("no doubt was resolved")
             .data("the scenario makes doubts and resolves them")
             .about(
                 "Does doubt end within five minutes?",
@@ -237,6 +239,7 @@ fn doubt() -> [Panel; 5] {
             .unit("s")
             .quantiles("payments_doubt_duration_seconds", "@", "")
             .colours(GREEN, &[(60.0, AMBER), (300.0, RED)])
+            .empty("no doubt was resolved")
             .data("the scenario makes doubts and resolves them")
             .about(
                 "How long does a buyer stay in doubt?",

@@ -33,3 +33,11 @@ pub fn rate(counter: &str, matchers: &str, by: &str) -> String {
 pub fn read(gauge: &str, by: &str) -> String {
     format!("max by ({by}) ({gauge}{{@job}})")
 }
+
+/// Of a series that every program may expose, what our own processes say.
+///
+/// "All" jobs are also those of Prometheus and Alertmanager, which are scraped as well.
+#[must_use]
+pub fn ours(expr: &str) -> String {
+    format!("({expr}) and on (job, instance) payments_build_info{{@}}")
+}

@@ -2,7 +2,7 @@
 
 use crate::dashboard::Dashboard;
 use crate::panel::{AMBER, GREEN, Panel, RED, heatmap, lines, stack, stat, table};
-use crate::query::{rate, share};
+use crate::query::{ours, rate, share};
 
 pub fn dashboard() -> Dashboard {
     Dashboard::new(
@@ -19,15 +19,15 @@ pub fn dashboard() -> Dashboard {
 
 fn processes() -> [Panel; 8] {
     [
-        stat("Targets up")
+        stat("Targets down")
             .size(8, 4)
-            .query(r#"sum(up{job=~"$job"})"#, "up")
-            .query(r#"count(up{job=~"$job"})"#, "expected")
-            .colours(RED, &[(1.0, GREEN)])
+            .query(r#"sum(1 - up{job=~"$job"})"#, "")
+            .colours(GREEN, &[(1.0, RED)])
+            .empty("nothing is scraped")
             .about(
                 "Does Prometheus reach every process?",
-                "targets that answer, beside those that should.",
-                "fewer: the process died, or its operations port is shut.",
+                "targets that should answer and do not.",
+                "any: the process died, or its operations port is shut.",
             )
             .to("pay-overview")
             .runbook("TargetDown"),
@@ -45,7 +45,7 @@ fn processes() -> [Panel; 8] {
             .to("pay-affected")
             .runbook("PanicSeen"),
         lines("CPU")
-            .query("rate(process_cpu_seconds_total{@}[@])", "{{instance}}")
+            .query(ours("rate(process_cpu_seconds_total{@}[@])"), "{{instance}}")
             .about(
                 "How busy are the CPUs?",
                 "cores used by each process.",
@@ -56,7 +56,10 @@ fn processes() -> [Panel; 8] {
         lines("CPU per operation")
             .unit("s")
             .query(
-                "sum(rate(process_cpu_seconds_total{@}[@])) / (sum(rate(payments_operations_total{@}[@])) > 0)",
+                format!(
+                    "sum({}) / (sum(rate(payments_operations_total{{@}}[@])) > 0)",
+                    ours("rate(process_cpu_seconds_total{@}[@])")
+                ),
                 "per operation",
             )
             .about(
@@ -68,7 +71,7 @@ fn processes() -> [Panel; 8] {
             .runbook("EventLoopLag"),
         lines("Memory")
             .unit("bytes")
-            .query("process_resident_memory_bytes{@}", "{{instance}}")
+            .query(ours("process_resident_memory_bytes{@}"), "{{instance}}")
             .about(
                 "Does memory grow?",
                 "resident bytes of each process.",
@@ -77,11 +80,12 @@ fn processes() -> [Panel; 8] {
             .to("pay-overview")
             .runbook("MemoryHigh"),
         lines("Files and sockets")
-            .query("process_open_fds{@}", "{{instance}}")
-            .query("process_max_fds{@}", "most {{instance}}")
+            .unit("percentunit")
+            .query(ours("process_open_fds{@} / process_max_fds{@}"), "{{instance}}")
+            .colours(GREEN, &[(0.8, AMBER)])
             .about(
                 "Does a process run out of files?",
-                "open ones and the most.",
+                "open ones as a share of the most.",
                 "near the most: raise the limit, then find who leaks.",
             )
             .to("pay-overview")
@@ -89,7 +93,7 @@ fn processes() -> [Panel; 8] {
         stat("Youngest process")
             .size(4, 8)
             .unit("s")
-            .query("time() - max(process_start_time_seconds{@})", "up for")
+            .query(format!("time() - max({})", ours("process_start_time_seconds{@}")), "up for")
             .colours(AMBER, &[(300.0, GREEN)])
             .about(
                 "Was there a restart?",
@@ -279,10 +283,7 @@ fn telemetry() -> [Panel; 8] {
             .size(8, 7)
             .query("payments_metrics_series{@}", "series {{instance}}")
             .query("payments_exemplars_stored{@}", "exemplars {{instance}}")
-            .query(
-                r#"scrape_samples_post_metric_relabeling{job=~"$job",instance=~"$instance"}"#,
-                "samples {{instance}}",
-            )
+            .query(ours("scrape_samples_post_metric_relabeling{@}"), "samples {{instance}}")
             .about(
                 "Does the number of series grow?",
                 "series and exemplars of each process, and samples per scrape.",
@@ -294,7 +295,7 @@ fn telemetry() -> [Panel; 8] {
             .size(8, 7)
             .unit("s")
             .quantiles("payments_metrics_render_duration_seconds", "@", "")
-            .query(r#"scrape_duration_seconds{job=~"$job",instance=~"$instance"}"#, "scrape {{instance}}")
+            .query(ours("scrape_duration_seconds{@}"), "scrape {{instance}}")
             .colours(GREEN, &[(2.5, AMBER)])
             .about(
                 "Is the scrape in danger?",
@@ -307,7 +308,6 @@ fn telemetry() -> [Panel; 8] {
             .size(8, 7)
             .unit("ops")
             .query("sum(rate(prometheus_rule_evaluation_failures_total[@]))", "failures")
-            .drill("there only where Prometheus scrapes itself")
             .about(
                 "Can Prometheus evaluate its rules?",
                 "failed evaluations per second.",

@@ -21,11 +21,11 @@ fn budgets() -> [Panel; 5] {
             .size(12, 5)
             .unit("percentunit")
             .decimals(1)
-            .query(r#"min by (slo) (slo:budget_remaining:ratio{slo=~"$slo"})"#, "{{slo}}")
+            .query(r#"clamp_min(min by (slo) (slo:budget_remaining:ratio{slo=~"$slo"}), -1)"#, "{{slo}}")
             .colours(RED, &[(0.0, AMBER), (0.25, GREEN)])
             .about(
                 "How much of each month's failures is left?",
-                "of 30 days, weighted by events; below 0 it is spent.",
+                "of 30 days, weighted by events; below 0 it is spent, and the scale ends at -100 %.",
                 "amber: no risky deploy for that path; red: mend before new things.",
             )
             .to("pay-overview")
@@ -46,7 +46,7 @@ fn budgets() -> [Panel; 5] {
             .size(12, 8)
             .query(r#"max by (slo) (slo:objective:ratio{slo=~"$slo"})"#, "")
             .query(r#"max by (slo) (slo:error_budget:ratio{slo=~"$slo"})"#, "")
-            .query(r#"min by (slo) (slo:budget_remaining:ratio{slo=~"$slo"})"#, "")
+            .query(r#"clamp_min(min by (slo) (slo:budget_remaining:ratio{slo=~"$slo"}), -1)"#, "")
             .query(r#"max by (slo) (slo:current_burn_rate:ratio{slo=~"$slo"})"#, "")
             .column("Value #A", "objective", "percentunit")
             .column("Value #B", "allowed to fail", "percentunit")
@@ -62,7 +62,7 @@ fn budgets() -> [Panel; 5] {
         lines("Budget over time")
             .size(6, 8)
             .unit("percentunit")
-            .query(r#"min by (slo) (slo:budget_remaining:ratio{slo=~"$slo"})"#, "{{slo}}")
+            .query(r#"clamp_min(min by (slo) (slo:budget_remaining:ratio{slo=~"$slo"}), -1)"#, "{{slo}}")
             .about(
                 "When was it spent?",
                 "a cliff is an incident, a slope a chronic fault.",
@@ -160,6 +160,7 @@ fn spending() -> [Panel; 5] {
             .query("max(payments:doubt_late:ratio_rate1h)", "1 hour")
             .query("max(payments:doubt_late:ratio_rate1d)", "1 day")
             .colours(GREEN, &[(0.005, AMBER)])
+            .empty("no doubt was resolved")
             .data("the scenario makes doubts and resolves them")
             .about(
                 "How much doubt lasted longer than five minutes?",

@@ -275,7 +275,6 @@ fn findings() -> [Panel; 5] {
             .unit("s")
             .query(r#"time() - min by (provider) (payments_reconciled_until_timestamp_seconds{@job,provider=~"$provider"} > 0)"#, "{{provider}}, ago")
             .colours(GREEN, &[(7200.0, AMBER), (86400.0, RED)])
-            .drill("the first comparison may end later than a short run")
             .about(
                 "How far were the books compared?",
                 "seconds since the end of the last compared window; a PG's list lags by design.",

@@ -1,5 +1,7 @@
 //! A panel as Grafana reads it.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::{Expect, GREY, Kind, Link, Panel, Source, link};
@@ -52,7 +54,13 @@ impl Panel {
 
     fn targets(&self) -> Value {
         let letters = ('A'..='Z').map(String::from);
-        self.sources.iter().zip(letters).map(|(source, letter)| source.target(self.kind, &letter)).collect()
+        let mut asked = BTreeSet::new();
+        let targets = self.sources.iter().zip(letters).map(|(source, letter)| {
+            // Quantiles of the same buckets have the same dots: one query of them is enough.
+            let is_new = source.buckets().is_some_and(|buckets| asked.insert(buckets));
+            source.target(self.kind, &letter, is_new)
+        });
+        targets.collect()
     }
 
     fn defaults(&self) -> Value {
@@ -119,10 +127,13 @@ impl Panel {
 
     fn overrides(&self) -> Value {
         let column = |(field, name, unit): &(&str, &str, &str)| {
-            json!({
-                "matcher": { "id": "byName", "options": field },
-                "properties": [{ "id": "displayName", "value": name }, { "id": "unit", "value": unit }],
-            })
+            let mut properties =
+                vec![json!({ "id": "displayName", "value": name }), json!({ "id": "unit", "value": unit })];
+            if *unit == "percentunit" {
+                // 99.99 % and 100 % are not the same promise.
+                properties.push(json!({ "id": "decimals", "value": 2 }));
+            }
+            json!({ "matcher": { "id": "byName", "options": field }, "properties": properties })
         };
         self.columns.iter().map(column).collect()
     }
@@ -188,7 +199,14 @@ impl Source {
         }
     }
 
-    fn target(&self, kind: Kind, letter: &str) -> Value {
+    /// Of a query over the buckets of a histogram, all but the rank.
+    fn buckets(&self) -> Option<&str> {
+        let Self::Prometheus { expr, .. } = self else { return None };
+        let without_rank = expr.strip_prefix("histogram_quantile(").and_then(|rest| rest.split_once(", "));
+        expr.contains("_bucket{").then_some(without_rank.map_or(expr.as_str(), |(_, of)| of))
+    }
+
+    fn target(&self, kind: Kind, letter: &str, has_dots: bool) -> Value {
         let datasource = self.datasource();
         match self {
             Self::Prometheus { expr, legend } => {
@@ -204,7 +222,7 @@ impl Source {
                 json!({
                     "refId": letter, "datasource": datasource, "editorMode": "code", "expr": expr,
                     "legendFormat": legend, "format": format, "instant": instant, "range": !instant,
-                    "exemplar": !instant && expr.contains("_bucket{"),
+                    "exemplar": !instant && has_dots,
                 })
             }
             Self::Postgres(sql) => json!({
