@@ -1,5 +1,6 @@
 //! A real receiver of spans in this process, by OTLP over HTTP or gRPC; and receivers that are of no use.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
@@ -87,6 +88,11 @@ impl Receiver {
     /// The spans of a trace so far, by its id in hexadecimal digits.
     pub fn trace(&self, trace: &str) -> Vec<Span> {
         self.spans().into_iter().filter(|span| hex(&span.trace_id) == trace).collect()
+    }
+
+    /// The ids of all traces so far, in hexadecimal digits.
+    pub fn traces(&self) -> BTreeSet<String> {
+        self.spans.0.lock().expect("spans").iter().map(|span| hex(&span.trace_id)).collect()
     }
 
     /// Waits for the root span of a trace; a trace comes as a whole.

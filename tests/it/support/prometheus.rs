@@ -21,6 +21,9 @@ use super::{eventually, programs};
 /// Starts that fail because somebody took the port in between.
 const TRIES: usize = 5;
 
+/// Where it listens if nobody says otherwise.
+const USUAL_ADDRESS: &str = "127.0.0.1:9090";
+
 /// What it scrapes, evaluates and notifies.
 pub struct Setup {
     /// `host:port` of each target of the job `paygauge`; `/metrics` is scraped.
@@ -105,11 +108,12 @@ impl Prometheus {
             let name = file.file_name().expect("a name");
             std::os::unix::fs::symlink(&file, directory.join(name)).expect("a link");
         }
-        let config_file = directory.join("prometheus.yml");
-        std::fs::write(&config_file, config).expect("the configuration");
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("an address");
         drop(free);
+        let config_file = directory.join("prometheus.yml");
+        // Where it scrapes itself, it finds itself.
+        std::fs::write(&config_file, config.replace(USUAL_ADDRESS, &address.to_string())).expect("the configuration");
         let mut child = Command::new(program)
             .arg(format!("--config.file={}", config_file.display()))
             .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))

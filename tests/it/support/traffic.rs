@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::shop::http;
 
 const PRICE: i64 = 12_000;
+/// They come back.
+const CUSTOMERS: u64 = 40;
 
 /// Buyers at work until it is dropped.
 pub struct Traffic {
@@ -72,7 +74,15 @@ impl Drop for Traffic {
 impl Counter {
     /// One buyer's visit; `None` where something was in the way.
     pub async fn buy(&self, number: u64) -> Option<()> {
-        let order = self.ask("/v1/orders", json!({ "lines": [{ "productId": self.product, "quantity": 1 }] })).await?;
+        let order = self
+            .ask(
+                "/v1/orders",
+                json!({
+                    "lines": [{ "productId": self.product, "quantity": 1 }],
+                    "customerRef": format!("customer-{}", number % CUSTOMERS),
+                }),
+            )
+            .await?;
         let id = order["id"].as_str()?.to_owned();
         let key = self.mock.pay(&id, PRICE);
         if number % 10 == 3 {

@@ -1,6 +1,7 @@
 //! A shop that is watched as in production: the real program, a real Prometheus with the repository's own configuration
 //! and rules, a real Alertmanager, and traffic.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,9 +106,9 @@ impl Watched {
         })
     }
 
-    /// Whether a trace was received.
-    pub fn has_trace(&self, trace: &str) -> bool {
-        !self.spans.trace(trace).is_empty()
+    /// The traces that were received.
+    pub fn traces(&self) -> BTreeSet<String> {
+        self.spans.traces()
     }
 
     /// Waits so long, and until everything is scraped and buyers come through.
