@@ -30,6 +30,7 @@ function short(value, steps = ["", " K", " M", " B"], by = 1000) {
 }
 function words(value, unit, decimals) {
   if (!Number.isFinite(value)) return null;
+  if (unit === "string") return String(value);
   if (unit === "s") return seconds(value);
   if (unit === "percentunit") return `${digits(value * 100, decimals ?? (Math.abs(value) < 0.1 ? 2 : 1))} %`;
   if (unit === "percent") return `${digits(value, 1)} %`;
@@ -75,8 +76,22 @@ function series(panel) {
   return found;
 }
 // Beside `result`, an answer may carry what query_exemplars says: its series, or the dots alone.
-const exemplars = (panel) => answers(panel).flatMap(([, data]) => data?.exemplars || []).flatMap((one) => one.exemplars || [one])
-  .filter((dot) => number(dot.timestamp) >= RESULTS.from && number(dot.timestamp) <= RESULTS.to);
+// As Grafana does, only dots that stand apart are drawn: within a step the highest, and those two deviations below the last.
+function exemplars(panel) {
+  const dots = answers(panel).flatMap(([, data]) => data?.exemplars || []).flatMap((one) => one.exemplars || [one])
+    .filter((dot) => number(dot.timestamp) >= RESULTS.from && number(dot.timestamp) <= RESULTS.to);
+  if (!dots.length) return dots;
+  const values = dots.map((dot) => number(dot.value));
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const apart = 2 * Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
+  const steps = new Map();
+  for (const dot of dots) {
+    const step = Math.floor(number(dot.timestamp) / RESULTS.step);
+    steps.set(step, [...(steps.get(step) || []), dot]);
+  }
+  return [...steps.values()].flatMap((those) => those.sort((a, b) => number(b.value) - number(a.value)).reduce(
+    (kept, dot) => (!kept.length || number(kept[kept.length - 1].value) - number(dot.value) >= apart ? [...kept, dot] : kept), []));
+}
 const last = (points) => (points.length ? points[points.length - 1][1] : NaN);
 
 // ---- drawing
@@ -133,13 +148,13 @@ function table(panel) {
   }
   const shown = columns.map((column, at) => [column, at]).filter(([column]) => !hidden.has(column));
   if (!rows.length) return none(panel);
-  const isNumber = (value) => typeof value === "number" || (typeof value === "string" && value !== "" && /^-?[\d.]+$/.test(value));
+  const isNumber = (value) => typeof value === "number" || (typeof value === "string" && value.trim() !== "" && Number.isFinite(Number(value)) && /^[-\d.]+$/.test(value));
   const numeric = Object.fromEntries(shown.map(([column, at]) => [column, rows.every((row) => row[at] === null || row[at] === undefined || isNumber(row[at]))]));
   const head = shown.map(([column]) => `<th class="${numeric[column] ? "n" : ""}">${escape(looks[column]?.displayName || column)}</th>`).join("");
   const most = Math.floor((panel.gridPos.h * CELL.h - 52) / 24);
   const body = rows.slice(0, most).map((row) => `<tr>${shown.map(([column, at]) => {
     const value = row[at];
-    if (numeric[column] && value !== null && value !== undefined) return `<td class="n">${escape(words(Number(value), looks[column]?.unit || (column.startsWith("Value") ? defaults(panel).unit : "short")))}</td>`;
+    if (numeric[column] && value !== null && value !== undefined) return `<td class="n">${escape(words(Number(value), looks[column]?.unit || defaults(panel).unit, looks[column]?.decimals))}</td>`;
     return `<td>${escape(String(value ?? "").replace(/^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d).*/, "$1 $2"))}</td>`;
   }).join("")}</tr>`).join("");
   return `<div class="scroll"><table><tr>${head}</tr>${body}</table></div>`;
@@ -159,15 +174,28 @@ function timeAxis(box, x) {
   }
   return svg;
 }
-function legend(items) {
-  return `<div class="legend">${items.map(([name, tint]) => `<span><i style="background:${tint}"></i>${escape(name)}</span>`).join("")}</div>`;
+// Who moves comes first; of those that stay at zero, as many as there is room for.
+function legend(panel, items) {
+  const moves = items.filter(([, , any]) => any), rests = items.filter(([, , any]) => !any);
+  const room = (panel.gridPos.w * CELL.w - 26) * 2;
+  let taken = 0;
+  const shown = [...moves, ...rests].filter(([name], at, all) => {
+    taken += 32 + name.length * 6.2;
+    return taken < room - (at < all.length - 1 ? 80 : 0);
+  });
+  const more = items.length - shown.length;
+  const html = shown.map(([name, tint, any]) => `<span${any ? "" : ' class="rests"'}><i style="background:${tint}"></i>${escape(name)}</span>`);
+  return `<div class="legend">${html.join("")}${more ? `<span class="rests">and ${more} more${shown.length >= moves.length ? " at 0" : ""}</span>` : ""}</div>`;
 }
 const spread = (box) => (time) => box.left + ((time - RESULTS.from) / Math.max(1e-9, RESULTS.to - RESULTS.from)) * (box.right - box.left);
 
-function nice(most) {
-  const step = 10 ** Math.floor(Math.log10(most / 4 || 1));
-  const by = [1, 2, 2.5, 5, 10].find((one) => most / (one * step) <= 5) * step;
-  return Array.from({ length: Math.floor(most / by + 1e-9) + 1 }, (_, at) => at * by);
+function nice(least, most, unit) {
+  const wide = most - least;
+  const step = unit === "bytes" ? 2 ** Math.floor(Math.log2(wide / 4 || 1)) : 10 ** Math.floor(Math.log10(wide / 4 || 1));
+  const clocks = [30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400].find((one) => wide / one <= 5);
+  const by = unit === "s" && wide > 120 && clocks ? clocks : [1, 2, 2.5, 5, 10].find((one) => wide / (one * step) <= 5) * step;
+  const from = Math.ceil(least / by - 1e-9);
+  return Array.from({ length: Math.floor(most / by + 1e-9) - from + 1 }, (_, at) => (from + at) * by);
 }
 
 function lines(panel) {
@@ -193,7 +221,7 @@ function lines(panel) {
   most = defaults(panel).max ?? (most > least ? most + (most - least) * 0.05 : 1);
   const y = (value) => box.bottom - ((value - least) / (most - least)) * (box.bottom - box.top);
   let svg = timeAxis(box, x);
-  for (const mark of nice(most)) svg += `<line x1="${box.left}" x2="${box.right}" y1="${y(mark)}" y2="${y(mark)}" stroke="#26292f"/><text x="${box.left - 6}" y="${y(mark) + 3}" text-anchor="end">${escape(words(mark, defaults(panel).unit))}</text>`;
+  for (const mark of nice(least, most, defaults(panel).unit)) svg += `<line x1="${box.left}" x2="${box.right}" y1="${y(mark)}" y2="${y(mark)}" stroke="#26292f"/><text x="${box.left - 6}" y="${y(mark) + 3}" text-anchor="end">${escape(words(mark, defaults(panel).unit))}</text>`;
   const gap = Math.max(RESULTS.step * 2.5, 1);
   all.forEach((one, at) => {
     const tint = PALETTE[at % PALETTE.length];
@@ -217,7 +245,7 @@ function lines(panel) {
     if (step.value !== null && step.value <= most && step.value >= least) svg += `<line x1="${box.left}" x2="${box.right}" y1="${y(step.value)}" y2="${y(step.value)}" stroke="${colour(step.color)}" stroke-dasharray="5 4"/>`;
   }
   for (const dot of dots) svg += diamond(x(number(dot.timestamp)), y(number(dot.value)));
-  return `<svg width="${box.width}" height="${box.height}">${svg}</svg>${legend(all.map((one, at) => [one.name, PALETTE[at % PALETTE.length]]))}`;
+  return `<svg width="${box.width}" height="${box.height}">${svg}</svg>${legend(panel, all.map((one, at) => [one.name, PALETTE[at % PALETTE.length], one.points.some(([, value]) => value)]))}`;
 }
 const diamond = (x, y) => `<path d="M${x} ${y - 4}L${x + 4} ${y}L${x} ${y + 4}L${x - 4} ${y}Z" fill="#ff00ffb0" stroke="#fff" stroke-width=".6"/>`;
 
@@ -302,6 +330,12 @@ for (const panel of DASHBOARD.panels) {
   }
   const style = `left:${x * CELL.w + 3}px;top:${y * CELL.h + 3}px;width:${w * CELL.w - 6}px;height:${h * CELL.h - 6}px`;
   grid.insertAdjacentHTML("beforeend", `<section class="panel" style="${style}"><h2>${escape(panel.title)}</h2><div class="body">${body}</div></section>`);
+}
+// A table that is too wide gives up the ends of its longest words.
+for (const scroll of document.querySelectorAll(".scroll")) {
+  for (let most = 240; most >= 60 && scroll.scrollWidth > scroll.clientWidth; most -= 10) {
+    for (const cell of scroll.querySelectorAll("td, th")) cell.style.maxWidth = `${most}px`;
+  }
 }
 grid.style.height = `${height + 8}px`;
 const when = (at) => new Date(at * 1000).toISOString().slice(0, 19).replace("T", " ");
