@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
 use crate::db::Db;
+use crate::news::News;
 use crate::provider::call::Door;
 use crate::telemetry::ledger;
 
@@ -22,6 +23,8 @@ pub struct App {
     pub settings: Settings,
     /// Money work that must not die with a client's connection; shutdown waits for it.
     pub tasks: TaskTracker,
+    /// What was committed, for whoever waits for it.
+    pub news: Arc<News>,
     /// Wakes the workers of this process before their timer does.
     pub nudges: Nudges,
 }

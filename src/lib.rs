@@ -14,6 +14,7 @@ pub mod http;
 pub mod limits;
 #[cfg(feature = "dev")]
 pub mod load;
+pub mod news;
 pub mod payments;
 pub mod provider;
 pub mod redis;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt as _};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -123,6 +124,27 @@ impl Redis {
         };
         record::redis_fallback(feature, failure);
         None
+    }
+
+    /// The number of its database.
+    #[must_use]
+    pub fn database(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
+    }
+
+    /// The messages of a channel from now on, over a connection of their own; they end when that breaks. `None` while
+    /// Redis is away.
+    pub async fn subscribe(&self, channel: &str) -> Option<impl Stream<Item = String> + Unpin + use<>> {
+        if self.away_because().is_some() {
+            return None;
+        }
+        let subscribed = timeout(CONNECT_WITHIN, async {
+            let mut connection = self.client.get_async_pubsub().await?;
+            connection.subscribe(channel).await?;
+            RedisResult::Ok(connection.into_on_message())
+        });
+        let messages = subscribed.await.ok()?.ok()?;
+        Some(messages.map(|message| message.get_payload().unwrap_or_default()))
     }
 
     /// Looks at Redis every few seconds, until `stop`.

@@ -21,8 +21,11 @@ use crate::db::connect::{self, DbConfig};
 use crate::db::{self, Db, DbError};
 use crate::http::auth::tokens::Tokens;
 use crate::http::listen::{End, listen};
+use crate::http::streams::Streams;
 use crate::http::{self, AppState, OpsState};
 use crate::limits::RateLimiter;
+use crate::news::News;
+use crate::payments::live;
 use crate::provider::call::Door;
 use crate::provider::toss::{Toss, TossConfig};
 use crate::redis::{Redis, RedisConfig};
@@ -125,7 +128,10 @@ impl Running {
         telemetry::runtime::count_panics();
         telemetry::runtime::watch();
         telemetry::runtime::show_config(config.fingerprint(), config.environment.as_str());
-        let app = app(&config.database, &config.toss, &config.settings, &config.crash).await?;
+        let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
+        let redis = start_redis(config.redis.as_ref(), &stop_edges).await?;
+        let news = start_news(redis.clone(), &stop_ops);
+        let app = app_with(&config.database, &config.toss, &config.settings, &config.crash, news).await?;
         let readiness = Arc::new(Readiness::default());
         match connect::is_migrated(&config.database).await {
             Ok(true) => readiness.set_migrated(),
@@ -135,19 +141,22 @@ impl Running {
                 tokio::spawn(watch_schema(config.database.clone(), Arc::clone(&readiness)));
             }
         }
-        let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
         let (stop_worker, leaving) = (CancellationToken::new(), CancellationToken::new());
-        let redis = start_redis(config.redis.as_ref(), &stop_edges).await?;
         let api_addr = api.as_ref().map(TcpListener::local_addr).transpose()?;
         let (has_worker, ops_addr) = (config.roles.worker, ops.local_addr()?);
         let mut edges = Vec::new();
         if let Some(api) = api {
             let tokens = Tokens::new(&config.token_secrets, config.settings.checkout_token_life)?;
             let limiter = RateLimiter::new(config.settings.rates, config.trusted_proxies, redis.clone());
-            let router = http::router(AppState::new(Arc::clone(&app), tokens, limiter), &config.cors_origins);
-            let linger = if config.settings.drain.is_zero() { Duration::ZERO } else { LINGER };
+            let settings = &config.settings;
+            let streams = Streams::new(settings.event_streams_max, settings.event_stream_life, leaving.clone());
+            let state = AppState::new(Arc::clone(&app), tokens, limiter, streams);
+            let router = http::router(state, &config.cors_origins);
+            let linger = if settings.drain.is_zero() { Duration::ZERO } else { LINGER };
             let end = End { near: leaving.clone(), stop: stop_edges.clone(), linger };
             edges.push(tokio::spawn(listen(api, router, end)));
+            let (app, stop) = (Arc::clone(&app), stop_edges.clone());
+            edges.push(tokio::spawn(async move { live::look(&app, stop).await }));
         }
         if has_worker {
             readiness.expect_worker();
@@ -227,7 +236,7 @@ impl Running {
     }
 }
 
-/// The database and the PG together, as every role and the operators' commands use them.
+/// The database and the PG together, as the operators' commands use them.
 ///
 /// # Errors
 /// If the database's address or the PG's settings cannot be used.
@@ -237,8 +246,21 @@ pub async fn app(
     settings: &Settings,
     crash: &CrashSwitch,
 ) -> anyhow::Result<Arc<App>> {
+    app_with(database, toss, settings, crash, Arc::default()).await
+}
+
+/// The same, as every role uses them: telling these news.
+async fn app_with(
+    database: &DbConfig,
+    toss: &TossConfig,
+    settings: &Settings,
+    crash: &CrashSwitch,
+    news: Arc<News>,
+) -> anyhow::Result<Arc<App>> {
     let pool = connect::pool(database).await?;
-    let db = Db::new(pool, database.pool_connections_max, crash.clone()).answering_within(database.answer_within());
+    let db = Db::new(pool, database.pool_connections_max, crash.clone())
+        .answering_within(database.answer_within())
+        .telling(Arc::clone(&news));
     let toss = Toss::new(toss.clone())?;
     let settings = settings.clone();
     let provider = Door::new(
@@ -248,7 +270,7 @@ pub async fn app(
         settings.provider_limits,
         crash.clone(),
     );
-    Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), nudges: Nudges::default() }))
+    Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), news, nudges: Nudges::default() }))
 }
 
 /// Tells whether the database answers, until the process ends.
@@ -272,6 +294,14 @@ async fn start_redis(config: Option<&RedisConfig>, stop: &CancellationToken) -> 
     let (watched, stop) = (Arc::clone(&redis), stop.clone());
     tokio::spawn(async move { watched.watch(stop).await });
     Ok(Some(redis))
+}
+
+/// The news of this process, exchanged with the others until `stop`: the last work of this one is told, too.
+fn start_news(redis: Option<Arc<Redis>>, stop: &CancellationToken) -> Arc<News> {
+    let news = Arc::new(News::new(redis));
+    let (told, stop) = (Arc::clone(&news), stop.clone());
+    tokio::spawn(async move { told.run(stop).await });
+    news
 }
 
 async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {

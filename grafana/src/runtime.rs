@@ -161,9 +161,10 @@ fn http() -> [Panel; 5] {
             .runbook("ConfirmLatencyBurn"),
         lines("In flight")
             .query("sum by (http_request_method) (http_server_active_requests{@})", "{{http_request_method}}")
+            .query("sum(payments_event_streams{@})", "streams of events")
             .about(
                 "Do requests pile up?",
-                "requests that are answered now.",
+                "requests that are answered now, and buyers who follow their orders.",
                 "a rise without more requests: something hangs; see PG and pool.",
             )
             .to("pay-pg")

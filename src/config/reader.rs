@@ -240,6 +240,8 @@ impl Reader {
             worker_poll: self.duration("PAYGAUGE_WORKER_POLL_MS", Duration::from_millis(1), 60_000, base.worker_poll),
             audit: self.audit(),
             rates: self.rates(base.rates),
+            event_streams_max: self.count("PAYGAUGE_EVENT_STREAMS_MAX", 3_500, base.event_streams_max),
+            event_stream_life: self.duration("PAYGAUGE_EVENT_STREAM_SECONDS", second, 3_600, base.event_stream_life),
             ..base
         };
         self.mistakes.extend(settings.mistakes());

@@ -63,6 +63,10 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How many requests a caller may make.
     pub rates: Rates,
+    /// The most streams of events that one process serves at a time.
+    pub event_streams_max: u32,
+    /// How long a stream of events is open before the client has to come again.
+    pub event_stream_life: Duration,
     /// The most bytes of a request's body.
     pub body_bytes_max: usize,
     /// The most rows of a page.
@@ -159,6 +163,8 @@ impl Default for Settings {
             drain: Duration::from_secs(5),
             shutdown_grace: Duration::from_secs(40),
             rates: Rates::default(),
+            event_streams_max: 1_000,
+            event_stream_life: minutes(5),
             body_bytes_max: 64 * 1024,
             page_rows_max: 100,
             order_lines_max: 50,

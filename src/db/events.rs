@@ -12,6 +12,7 @@ use crate::domain::cancellation::{CancellationEvent, CancellationStatus};
 use crate::domain::ids::{CancellationId, OrderId, PaymentId};
 use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::domain::payment::{PaymentEvent, PaymentStatus};
+use crate::news::Item;
 use crate::telemetry::labels::{Aggregate, FunnelStage, StatusWord};
 
 /// What an event is about.
@@ -75,6 +76,10 @@ pub async fn append(
         told::once_committed(Fact::Stage(stage));
     }
     told::once_committed(transition(subject));
+    // Nobody can wait for an order that was not there.
+    if !matches!(subject, Subject::Order { event: OrderEvent::Placed, .. }) {
+        told::once_committed(Fact::News(Item::Order(order)));
+    }
     let (aggregate, aggregate_id, kind, from, to) = match subject {
         Subject::Order { event, from, to } => {
             ("order", order.uuid(), event.as_str(), from.map(OrderStatus::as_str), to.as_str())
@@ -170,4 +175,15 @@ pub async fn of_order(conn: &mut Conn, order: OrderId, limit_rows: i64) -> Resul
         .load(conn)
         .await?;
     Ok(rows)
+}
+
+/// How long the histories of these orders are. A history only grows, so that whoever knows its length knows whether there
+/// is something new.
+pub async fn lengths(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<(OrderId, i64)>, DbError> {
+    let ids: Vec<Uuid> = orders.iter().map(|order| order.uuid()).collect();
+    let lengths = events::table
+        .filter(events::order_id.eq_any(ids))
+        .group_by(events::order_id)
+        .select((events::order_id, diesel::dsl::count_star()));
+    Ok(lengths.load(conn).await?)
 }

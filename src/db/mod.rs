@@ -37,6 +37,7 @@ use diesel_async::{AnsiTransactionManager, TransactionManager};
 use tracing::{Instrument as _, Span};
 
 use crate::crash::{CrashPoint, CrashSwitch};
+use crate::news::News;
 use crate::telemetry::labels::{Contention, Tx, TxResult};
 use crate::telemetry::ledger::{self, Step};
 use crate::telemetry::{record, traces};
@@ -153,6 +154,7 @@ pub struct Db {
     pending: Arc<AtomicU32>,
     answer_within: Duration,
     crash: CrashSwitch,
+    news: Option<Arc<News>>,
 }
 
 /// How long work may take unless [`Db::answering_within`] says otherwise.
@@ -162,13 +164,19 @@ impl Db {
     /// Wraps a pool made by [`connect::pool`].
     #[must_use]
     pub fn new(pool: bb8::Pool<Conn>, connections_max: u32, crash: CrashSwitch) -> Self {
-        Self { pool, connections_max, pending: Arc::default(), answer_within: ANSWER_WITHIN, crash }
+        Self { pool, connections_max, pending: Arc::default(), answer_within: ANSWER_WITHIN, crash, news: None }
     }
 
     /// With another limit for the work on one connection, see [`connect::DbConfig::answer_within`].
     #[must_use]
     pub fn answering_within(self, answer_within: Duration) -> Self {
         Self { answer_within, ..self }
+    }
+
+    /// Tells these news what is committed.
+    #[must_use]
+    pub fn telling(self, news: Arc<News>) -> Self {
+        Self { news: Some(news), ..self }
     }
 
     /// Connections as they are now, for the gauges.
@@ -219,7 +227,7 @@ impl Db {
         .await;
         drop(conn);
         if done.is_ok() {
-            told::tell(left.facts);
+            told::tell(left.facts, self.news.as_deref());
             self.crash.reach(CrashPoint::Committed(tx)).await;
         }
         let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };

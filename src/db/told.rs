@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::locks;
 use crate::domain::money::Money;
+use crate::news::{Item, News};
 use crate::telemetry::labels::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, MoneyMove, ProviderLabel, StatusWord,
 };
@@ -13,6 +14,8 @@ use crate::telemetry::record;
 /// A fact about the rows that a transaction has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
+    /// Something that others may wait for.
+    News(Item),
     /// An event went into the history.
     Transition {
         /// Of what.
@@ -54,9 +57,10 @@ pub fn once_committed(fact: Fact) {
 }
 
 /// The transaction is committed.
-pub(super) fn tell(facts: Vec<Fact>) {
+pub(super) fn tell(facts: Vec<Fact>, news: Option<&News>) {
     for fact in facts {
         match fact {
+            Fact::News(item) => news.into_iter().for_each(|news| news.tell(item)),
             Fact::Transition { aggregate, from, to } => record::transition(aggregate, from, to),
             Fact::Stage(stage) => record::funnel(stage),
             Fact::Moved(moved, money) => record::money(moved, CurrencyLabel::from(money.currency), money.minor),

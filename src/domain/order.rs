@@ -72,6 +72,19 @@ pub const fn first(event: OrderEvent) -> Option<OrderStatus> {
     }
 }
 
+/// Whether nothing can change this state any more.
+#[must_use]
+pub const fn is_final(status: OrderStatus) -> bool {
+    match status {
+        OrderStatus::Canceled | OrderStatus::Expired => true,
+        OrderStatus::Pending
+        | OrderStatus::Confirming
+        | OrderStatus::AwaitingDeposit
+        | OrderStatus::Paid
+        | OrderStatus::PartiallyCanceled => false,
+    }
+}
+
 /// The state after `event`, or why there is none.
 pub fn next(status: OrderStatus, event: OrderEvent) -> Result<OrderStatus, IllegalTransition> {
     use OrderEvent as E;
@@ -127,10 +140,11 @@ mod tests {
 
     #[test]
     fn ended_orders_never_move_again() {
-        for &event in OrderEvent::ALL {
-            assert!(next(OrderStatus::Canceled, event).is_err());
-            assert!(next(OrderStatus::Expired, event).is_err());
+        for &status in OrderStatus::ALL {
+            let moves = OrderEvent::ALL.iter().any(|&event| next(status, event).is_ok());
+            assert_eq!(is_final(status), !moves, "{status:?}");
         }
+        assert!(is_final(OrderStatus::Canceled) && is_final(OrderStatus::Expired));
     }
 
     #[test]

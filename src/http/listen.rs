@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_may_take_longer_than_a_head() {
+        let stream = get(async || {
+            let ticks = futures_util::stream::unfold(0, async |tick: u8| {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                (tick < 10).then(|| (Ok::<_, std::convert::Infallible>(format!("tick {tick}\n")), tick + 1))
+            });
+            axum::body::Body::from_stream(ticks)
+        });
+        let started = start(Router::new().route("/stream", stream), Duration::from_millis(50)).await;
+        let text = all_of(&mut sent(started.addr, b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").await).await;
+        assert!(text.contains("tick 9") && text.ends_with("0\r\n\r\n"), "{text}");
+    }
+
+    #[tokio::test]
     async fn the_end_waits_for_requests_in_hand_and_for_nobody_else() {
         let (arrived, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (here, wait) = (Arc::clone(&arrived), Arc::clone(&go));

@@ -20,6 +20,7 @@ pub mod problem;
 pub mod products;
 pub mod rates;
 pub mod rules;
+pub mod streams;
 pub mod verb;
 pub mod webhooks;
 
@@ -39,6 +40,7 @@ use self::auth::keys::KeyRing;
 use self::auth::tokens::Tokens;
 pub use self::ops::{OpsState, ops_router};
 use self::problem::{Code, Problem};
+use self::streams::Streams;
 use crate::app::App;
 use crate::limits::RateLimiter;
 
@@ -51,13 +53,14 @@ struct Edge {
     keys: KeyRing,
     tokens: Tokens,
     limiter: RateLimiter,
+    streams: Streams,
 }
 
 impl AppState {
     /// The state of one API.
     #[must_use]
-    pub fn new(app: Arc<App>, tokens: Tokens, limiter: RateLimiter) -> Self {
-        Self(Arc::new(Edge { app, keys: KeyRing::default(), tokens, limiter }))
+    pub fn new(app: Arc<App>, tokens: Tokens, limiter: RateLimiter, streams: Streams) -> Self {
+        Self(Arc::new(Edge { app, keys: KeyRing::default(), tokens, limiter, streams }))
     }
 
     /// The API keys.
@@ -76,6 +79,12 @@ impl AppState {
     #[must_use]
     pub fn limiter(&self) -> &RateLimiter {
         &self.0.limiter
+    }
+
+    /// Those who follow their orders.
+    #[must_use]
+    pub fn streams(&self) -> &Streams {
+        &self.0.streams
     }
 }
 
@@ -112,6 +121,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(orders::get))
         .routes(routes!(orders::cancel))
         .routes(routes!(orders::timeline))
+        .routes(routes!(streams::follow))
         .routes(routes!(payments::confirm))
         .routes(routes!(payments::list))
         .routes(routes!(payments::get))

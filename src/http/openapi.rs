@@ -45,6 +45,7 @@ const OWN_PROBLEMS: &[(&str, &[Code])] = &[
         ],
     ),
     ("getOrderTimeline", &[Code::OrderNotFound]),
+    ("followOrder", &[Code::OrderNotFound, Code::TooManyStreams]),
     (
         "confirmPayment",
         &[

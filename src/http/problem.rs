@@ -133,6 +133,7 @@ fn rejection(code: Code) -> Option<RejectionReason> {
         (Code::BodyTooLarge, RejectionReason::BodyTooLarge),
         (Code::BadJson, RejectionReason::BadJson),
         (Code::RateLimited, RejectionReason::RateLimited),
+        (Code::TooManyStreams, RejectionReason::Shed),
     ];
     reasons.into_iter().find_map(|(of, reason)| (of == code).then_some(reason))
 }

@@ -10,11 +10,13 @@ use axum::response::Response;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8};
 use secrecy::SecretString;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::auth::tokens::Tokens;
 use super::listen::Peer;
 use super::problem::Code;
+use super::streams::Streams;
 use super::{AppState, openapi, router, routes};
 use crate::app::{App, Nudges};
 use crate::config::Settings;
@@ -59,11 +61,13 @@ fn limited(rates: Rates) -> (AppState, Router) {
         ),
         settings,
         tasks: tokio_util::task::TaskTracker::new(),
+        news: Arc::default(),
         nudges: Nudges::default(),
     };
     let tokens = Tokens::new(&[SecretString::from("a secret of thirty-two characters")], Duration::from_secs(60));
-    let state =
-        AppState::new(Arc::new(app), tokens.expect("a secret"), RateLimiter::new(rates, Proxies::default(), None));
+    let limiter = RateLimiter::new(rates, Proxies::default(), None);
+    let streams = Streams::new(1, Duration::from_secs(60), CancellationToken::new());
+    let state = AppState::new(Arc::new(app), tokens.expect("a secret"), limiter, streams);
     (state.clone(), router(state, &[ORIGIN.to_owned()]))
 }
 

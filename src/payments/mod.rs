@@ -17,6 +17,7 @@ pub mod explain;
 mod external;
 pub mod findings;
 pub mod inquire;
+pub mod live;
 mod measure;
 pub mod order;
 pub mod reconcile;

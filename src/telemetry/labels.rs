@@ -14,7 +14,7 @@ mod words;
 
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
-pub use self::redis::{RedisFailure, RedisFeature};
+pub use self::redis::{RedisFailure, RedisFeature, StreamEnd};
 pub use self::resources::{Dependency, LockResource, ReservationResult, Step};
 pub use self::states::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, MoneyMove, PaymentMethod, StatusWord,
@@ -126,6 +126,7 @@ label!(
     StatusWord,
     Step,
     StockMovement,
+    StreamEnd,
     Task,
     TickResult,
     TraceDecision,

@@ -117,6 +117,7 @@ scenarios! {
     edge::without_a_credential_that_reaches_far_enough_nothing_happens,
     edge::a_body_that_never_arrives_is_given_up,
     edge::a_caller_beyond_its_budget_is_told_to_come_back,
+    edge::who_follows_an_order_where_there_is_no_room_is_told_to_come_back,
     money::what_cannot_be_sold_is_not_ordered,
     money::a_key_answers_one_request_and_waits_for_the_first_one,
     money::a_confirm_that_does_not_fit_its_order_charges_nothing,

@@ -31,6 +31,7 @@ mod drills;
 mod explain;
 mod histories;
 mod limits;
+mod live;
 mod load;
 mod metrics;
 mod ops;

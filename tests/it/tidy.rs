@@ -38,6 +38,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["config"],
     &["db", "provider", "limits"],
+    &["news"],
     &["redis"],
     &["crash"],
     &["telemetry", "clock"],
@@ -376,7 +377,7 @@ mod the_rules_bite {
         assert_eq!(imports("src/db/mod.rs", "use super::provider::call;"), ["super::provider::call"]);
         assert_eq!(imports("src/domain/money.rs", "use diesel::sql_types; use crate::clock;").len(), 2);
         assert_eq!(imports("src/telemetry/logs.rs", "use crate::http; use axum::Router;"), ["crate::http"]);
-        assert_eq!(imports("src/news.rs", "use crate::domain::Money;"), ["crate::domain::Money"]);
+        assert_eq!(imports("src/novelty.rs", "use crate::domain::Money;"), ["crate::domain::Money"]);
         assert_eq!(imports("src/http/mod.rs", "use crate::*;"), ["crate::*"]);
     }
 

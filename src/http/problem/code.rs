@@ -92,6 +92,8 @@ vocabulary! {
         DatabaseUnavailable => "database_unavailable",
         /// Too much contention.
         Busy => "busy",
+        /// As many streams are open as there may be.
+        TooManyStreams => "too_many_streams",
         /// Our own fault.
         Internal => "internal",
     }
@@ -152,7 +154,9 @@ impl Code {
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ProviderRefusedRequest => StatusCode::BAD_GATEWAY,
-            Self::ProviderUnavailable | Self::DatabaseUnavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ProviderUnavailable | Self::DatabaseUnavailable | Self::Busy | Self::TooManyStreams => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -213,6 +217,7 @@ impl Code {
             Self::RateLimited => ("There are too many requests", "Nothing was done. Repeat the request, with the same key, after `Retry-After` seconds; `policies` names the budgets that are used up, and `RateLimit` says how each stands."),
             Self::DatabaseUnavailable => ("The database is not available", "It cannot be reached, does not answer in time, or takes no changes. Repeat the request, with the same key, after `Retry-After` seconds."),
             Self::Busy => ("Too many are at work on the same thing", "Repeat the request, with the same key, after `Retry-After` seconds."),
+            Self::TooManyStreams => ("Too many follow their orders", "Follow the order again after `Retry-After` seconds, and read it now and then meanwhile."),
             Self::Internal => ("The request failed on our side", "Repeat the request with the same key, and report its `x-request-id` if it fails again."),
         }
     }
@@ -245,7 +250,7 @@ impl Code {
                 OperationOutcome::Conflict
             }
             Self::ProviderUnavailable | Self::ProviderRefusedRequest => OperationOutcome::PgError,
-            Self::DatabaseUnavailable | Self::Busy | Self::Internal => OperationOutcome::Error,
+            Self::DatabaseUnavailable | Self::Busy | Self::TooManyStreams | Self::Internal => OperationOutcome::Error,
             Self::BadJson
             | Self::UnsupportedMediaType
             | Self::BodyTooLarge

@@ -6,7 +6,7 @@ use super::{HTTP, Kind, LabelInfo, MetricInfo, Unit, real};
 use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{
     HttpMethod, IdempotencyResult, IdempotentRoute, Label, ProviderLabel, RejectionReason, RouteLabel, StatusLabel,
-    WebhookReceived,
+    StreamEnd, WebhookReceived,
 };
 
 catalogue! {
@@ -22,6 +22,10 @@ catalogue! {
     from_zero FromZero::Every, "Requests turned away before any use case saw them. Are we refusing real customers?";
     Counter IDEMPOTENCY = "payments_idempotency_total" { route: IdempotentRoute, result: IdempotencyResult } Count,
     from_zero FromZero::Every, "Uses of Idempotency-Key. Are clients retrying, or using a key for two things?";
+    Gauge STREAMS = "payments_event_streams" {} Count, from_zero FromZero::Every,
+    "Streams of events that are open now. How many buyers wait?";
+    Counter STREAMS_ENDED = "payments_event_streams_ended_total" { reason: StreamEnd } Count, from_zero FromZero::Every,
+    "Streams of events that ended, by why. Do buyers give up?";
     Counter WEBHOOKS_RECEIVED = "payments_webhooks_received_total" {
         provider: ProviderLabel, outcome: WebhookReceived
     } Count, from_zero FromZero::Those(|(provider, _)| real(provider)),

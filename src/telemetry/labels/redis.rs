@@ -1,4 +1,4 @@
-//! The words of what Redis helps with, and of how it fails to.
+//! The words of what Redis helps with, of how it fails to, and of those who wait for what it tells.
 
 use crate::domain::vocabulary;
 
@@ -7,6 +7,22 @@ vocabulary! {
     pub enum RedisFeature {
         /// Whether a caller is within its budgets.
         RateLimit => "rate_limit",
+        /// Telling other processes that something was committed.
+        News => "news",
+    }
+}
+
+vocabulary! {
+    /// Why a stream of events ended.
+    pub enum StreamEnd {
+        /// Nothing can happen to its order any more.
+        Final => "final",
+        /// It was open for as long as it may be.
+        Life => "life",
+        /// The process stops.
+        Stopping => "stopping",
+        /// The client hung up.
+        ClientLeft => "client_left",
     }
 }
 

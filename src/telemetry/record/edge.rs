@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{Active, unix_seconds};
 use crate::telemetry::catalogue as c;
 use crate::telemetry::labels::{
-    HttpMethod, IdempotencyResult, IdempotentRoute, ProviderLabel, RejectionReason, RouteLabel, StatusLabel,
+    HttpMethod, IdempotencyResult, IdempotentRoute, ProviderLabel, RejectionReason, RouteLabel, StatusLabel, StreamEnd,
     WebhookReceived,
 };
 
@@ -39,4 +39,14 @@ pub fn webhook_received(provider: ProviderLabel, outcome: WebhookReceived) {
 /// A webhook was received at `now`.
 pub fn webhook_seen(provider: ProviderLabel, now: DateTime<Utc>) {
     c::WEBHOOK_LAST.of((provider,)).set(unix_seconds(now));
+}
+
+/// A stream of events is open.
+pub fn stream_open() -> Active {
+    Active::begin(c::STREAMS.of(()))
+}
+
+/// A stream of events ended.
+pub fn stream_ended(reason: StreamEnd) {
+    c::STREAMS_ENDED.of((reason,)).increment(1);
 }

@@ -15,6 +15,7 @@ const OPERATIONS: &[(&str, &[&str])] = &[
     ("GET /v1/findings", &["secretKey"]),
     ("GET /v1/orders", &["secretKey"]),
     ("GET /v1/orders/{id}", &["checkoutToken", "secretKey"]),
+    ("GET /v1/orders/{id}/events", &["checkoutToken", "secretKey"]),
     ("GET /v1/orders/{id}/timeline", &["checkoutToken", "secretKey"]),
     ("GET /v1/payments", &["secretKey"]),
     ("GET /v1/payments/{id}", &["checkoutToken", "secretKey"]),

@@ -364,3 +364,17 @@ pub async fn a_caller_beyond_its_budget_is_told_to_come_back() -> Seen {
     shop.close().await;
     seen
 }
+
+pub async fn who_follows_an_order_where_there_is_no_room_is_told_to_come_back() -> Seen {
+    let settings = Settings { event_streams_max: 1, ..settings() };
+    let options = ShopOptions { worker: false, webhooks: false, settings, ..ShopOptions::default() };
+    let (shop, mut seen) = (Shop::with(options).await, Seen::default());
+    let product = shop.product(12_000, 5).await;
+    let order = shop.order(&product, 1).await;
+    let follow = format!("GET /v1/orders/{}/events", order.id);
+    let place = order.buyer.raw(reqwest::Method::GET, &follow["GET ".len()..]).send().await.expect("an answer");
+    seen.take(send(&order.buyer, &follow, &[], "").await, Code::TooManyStreams);
+    drop(place);
+    shop.close().await;
+    seen
+}
