@@ -86,6 +86,32 @@ export function createApi({ apiUrl, publishableKey }) {
     },
     placeOrder: (lines, key) => send("POST", "/v1/orders", { body: { lines }, key }),
     order: (order) => get(`/v1/orders/${id(order.id)}`, order.token),
+    // Calls `seen` with the order at once and whenever something has happened to it, and `alive` whenever anything
+    // comes, until the stream ends. With fetch,
+    // since an EventSource cannot send the token, and an address must not carry it.
+    async follow(order, { alive, seen, signal }) {
+      const headers = { accept: "text/event-stream", authorization: `Bearer ${order.token}` };
+      const response = await fetch(`${base}/v1/orders/${id(order.id)}/events`, {
+        headers,
+        cache: "no-store",
+        credentials: "omit",
+        referrerPolicy: "no-referrer",
+        signal,
+      });
+      if (!response.ok || !response.body) throw new Problem(response.status, null, retryAfter(response));
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let text = ""; ; ) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        alive();
+        const blocks = (text + value).split("\n\n");
+        text = blocks.pop();
+        for (const block of blocks) {
+          const data = block.split("\n").find((line) => line.startsWith("data:"));
+          if (data) seen(JSON.parse(data.slice(5)));
+        }
+      }
+    },
     timeline: async (order) => (await get(`/v1/orders/${id(order.id)}/timeline`, order.token)).items,
     payment: (paymentId, order) => send("GET", `/v1/payments/${id(paymentId)}`, { token: order.token }),
     confirm: (body, order) => send("POST", "/v1/payments/confirm", { token: order.token, body }),

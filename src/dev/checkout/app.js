@@ -10,12 +10,16 @@ import { CHECKING, decline, money, refusal, trouble, windowFailure } from "./wor
 
 const STOCK_EVERY_MS = 4_000;
 const POLL_MS = [1_500, 2_000, 3_000, 5_000];
+const FOLLOW_AGAIN_MS = [1_000, 2_000, 5_000, 10_000];
+const SILENCE_MS = 40_000; // The shop says something every 15 seconds.
+const ENDED = ["canceled", "expired"];
 const PLACE_ATTEMPTS = 4;
 
 let config, api;
 let products = [];
 let stock = new Map();
 let shown = null;
+let told = false; // Whether the shop tells us of changes, so that there is no need to ask.
 let turn = 0; // Grows with every view; a loop that belongs to an older one stops.
 
 start();
@@ -292,24 +296,61 @@ async function startOver() {
   focusHeading();
 }
 
-// Follows the order while something can still happen by itself.
+// Waits to be told of changes; a page that nobody looks at holds no connection.
+async function follow(mine) {
+  for (let failures = 0; mine === turn; ) {
+    const stop = new AbortController();
+    let heard = Date.now();
+    let first = true;
+    const check = setInterval(() => (mine !== turn || document.hidden || Date.now() - heard > SILENCE_MS) && stop.abort(), 500);
+    const alive = () => { heard = Date.now(); };
+    const seen = (order) => {
+      if (mine !== turn) return;
+      told = true;
+      const known = first && shown && order.updatedAt === shown.order.updatedAt && !canChange(shown);
+      first = false;
+      if (!known) refresh(mine).catch(() => { told = false; });
+    };
+    try {
+      if (!document.hidden) await api.follow(recall().order, { alive, seen, signal: stop.signal });
+      failures = 0;
+    } catch (error) {
+      // Refused for good: asking tells why.
+      if (error.status >= 400 && !error.uncertain) return;
+      failures += 1;
+    } finally {
+      clearInterval(check);
+      if (mine === turn) told = false;
+    }
+    if (ENDED.includes(shown?.order.status)) return;
+    await sleep(FOLLOW_AGAIN_MS[Math.min(failures, FOLLOW_AGAIN_MS.length - 1)]);
+  }
+}
+
+// Follows the order while something can still happen by itself: asks now and then whenever nobody tells.
 async function watch(mine) {
+  told = false;
+  follow(mine);
   for (let round = 0; mine === turn; round += 1) {
     const delay = shown?.payment?.retryAfterMs ?? POLL_MS[Math.min(round, POLL_MS.length - 1)];
     await sleep(delay);
     if (mine !== turn) return;
-    if (document.hidden || (shown && !canChange(shown))) continue;
+    if (told || document.hidden || (shown && !canChange(shown))) continue;
     try {
-      const data = await fetchOrder();
-      if (mine !== turn) return;
-      hush("reach");
-      show(data);
+      await refresh(mine);
     } catch (error) {
       if (mine !== turn) return;
       if (!error.uncertain) return sayOrderTrouble(error);
       say({ ...trouble(error), tone: "wait", text: "We keep trying. Do not pay again; nothing is charged twice.", reason: "reach" });
     }
   }
+}
+
+async function refresh(mine) {
+  const data = await fetchOrder();
+  if (mine !== turn) return;
+  hush("reach");
+  show(data);
 }
 
 function canChange({ order, payment }) {
