@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use crate::cache::Cache;
 use crate::config::Settings;
 use crate::db::Db;
 use crate::news::News;
@@ -23,6 +24,8 @@ pub struct App {
     pub settings: Settings,
     /// Money work that must not die with a client's connection; shutdown waits for it.
     pub tasks: TaskTracker,
+    /// What buyers' pages are shown of the catalogue.
+    pub cache: Cache,
     /// What was committed, for whoever waits for it.
     pub news: Arc<News>,
     /// Wakes the workers of this process before their timer does.

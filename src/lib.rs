@@ -3,6 +3,7 @@
 //! Read `payments/` for what happens, `domain/` for what may happen, `http/` and `worker/` for who asks for it.
 
 pub mod app;
+pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod crash;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Nudges, Readiness};
+use crate::cache::Cache;
 use crate::clock;
 use crate::config::{Config, Settings};
 use crate::crash::CrashSwitch;
@@ -130,8 +131,8 @@ impl Running {
         telemetry::runtime::show_config(config.fingerprint(), config.environment.as_str());
         let (stop_edges, stop_ops) = (CancellationToken::new(), CancellationToken::new());
         let redis = start_redis(config.redis.as_ref(), &stop_edges).await?;
-        let news = start_news(redis.clone(), &stop_ops);
-        let app = app_with(&config.database, &config.toss, &config.settings, &config.crash, news).await?;
+        let app = app_at(&config.database, &config.toss, &config.settings, &config.crash, redis.clone()).await?;
+        exchange_news(Arc::clone(&app.news), stop_ops.clone());
         let readiness = Arc::new(Readiness::default());
         match connect::is_migrated(&config.database).await {
             Ok(true) => readiness.set_migrated(),
@@ -246,17 +247,19 @@ pub async fn app(
     settings: &Settings,
     crash: &CrashSwitch,
 ) -> anyhow::Result<Arc<App>> {
-    app_with(database, toss, settings, crash, Arc::default()).await
+    app_at(database, toss, settings, crash, None).await
 }
 
-/// The same, as every role uses them: telling these news.
-async fn app_with(
+/// The same, as every role uses them: sharing what can be shared with the others at this Redis.
+async fn app_at(
     database: &DbConfig,
     toss: &TossConfig,
     settings: &Settings,
     crash: &CrashSwitch,
-    news: Arc<News>,
+    redis: Option<Arc<Redis>>,
 ) -> anyhow::Result<Arc<App>> {
+    let news = Arc::new(News::new(redis.clone()));
+    let cache = Cache::new(settings.catalogue_life, redis);
     let pool = connect::pool(database).await?;
     let db = Db::new(pool, database.pool_connections_max, crash.clone())
         .answering_within(database.answer_within())
@@ -270,7 +273,7 @@ async fn app_with(
         settings.provider_limits,
         crash.clone(),
     );
-    Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), news, nudges: Nudges::default() }))
+    Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), cache, news, nudges: Nudges::default() }))
 }
 
 /// Tells whether the database answers, until the process ends.
@@ -296,12 +299,9 @@ async fn start_redis(config: Option<&RedisConfig>, stop: &CancellationToken) -> 
     Ok(Some(redis))
 }
 
-/// The news of this process, exchanged with the others until `stop`: the last work of this one is told, too.
-fn start_news(redis: Option<Arc<Redis>>, stop: &CancellationToken) -> Arc<News> {
-    let news = Arc::new(News::new(redis));
-    let (told, stop) = (Arc::clone(&news), stop.clone());
-    tokio::spawn(async move { told.run(stop).await });
-    news
+/// Exchanges news with the other processes until `stop`: the last work of this one is told, too.
+fn exchange_news(news: Arc<News>, stop: CancellationToken) {
+    tokio::spawn(async move { news.run(stop).await });
 }
 
 async fn watch_schema(config: DbConfig, readiness: Arc<Readiness>) {

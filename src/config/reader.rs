@@ -240,6 +240,7 @@ impl Reader {
             worker_poll: self.duration("PAYGAUGE_WORKER_POLL_MS", Duration::from_millis(1), 60_000, base.worker_poll),
             audit: self.audit(),
             rates: self.rates(base.rates),
+            catalogue_life: self.millis_or_off("PAYGAUGE_CATALOGUE_CACHE_MS", 60_000, base.catalogue_life),
             event_streams_max: self.count("PAYGAUGE_EVENT_STREAMS_MAX", 3_500, base.event_streams_max),
             event_stream_life: self.duration("PAYGAUGE_EVENT_STREAM_SECONDS", second, 3_600, base.event_stream_life),
             ..base
@@ -268,6 +269,14 @@ impl Reader {
                 open: self.duration("TOSS_BREAKER_OPEN_SECONDS", second, 600, base.breaker.open),
             },
             ..base
+        }
+    }
+
+    /// Milliseconds from 1 to `most`, or `off` for none.
+    fn millis_or_off(&mut self, name: &str, most: u32, default: Duration) -> Duration {
+        match self.text(name).as_deref() {
+            Some("off") => Duration::ZERO,
+            Some(_) | None => self.duration(name, Duration::from_millis(1), most, default),
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// How many requests a caller may make.
     pub rates: Rates,
+    /// How old the catalogue may be that is shown to buyers' pages; zero for never.
+    pub catalogue_life: Duration,
     /// The most streams of events that one process serves at a time.
     pub event_streams_max: u32,
     /// How long a stream of events is open before the client has to come again.
@@ -163,6 +165,7 @@ impl Default for Settings {
             drain: Duration::from_secs(5),
             shutdown_grace: Duration::from_secs(40),
             rates: Rates::default(),
+            catalogue_life: Duration::from_secs(1),
             event_streams_max: 1_000,
             event_stream_life: minutes(5),
             body_bytes_max: 64 * 1024,

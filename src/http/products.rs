@@ -1,22 +1,28 @@
 //! The catalogue and its stock: list, read, create, change, restock, correct.
 
+use std::sync::Arc;
+
 use axum::extract::State;
-use axum::http::header::LOCATION;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::AppState;
-use super::auth::{Shop, ShopFront};
+use super::auth::{Caller, Shop, ShopFront};
 use super::extract::{Id, Json, Params};
 use super::numbers;
 use super::problem::Problem;
 use super::rules::{self, Page};
+use super::verb;
 use crate::db::products::ProductChange;
 use crate::domain::ids::ProductId;
 use crate::domain::money::Money;
-use crate::payments::catalogue::{self, Adjust, AdjustmentKind, AdjustmentView, NewProduct, ProductView};
+use crate::payments::catalogue::{
+    self, Adjust, AdjustmentKind, AdjustmentView, CatalogueError, NewProduct, ProductView,
+};
 
 const NAME_CHARS_MAX: usize = 100;
 const PRICE_MAX: i64 = 1_000_000_000_000;
@@ -134,31 +140,76 @@ pub type Created<T> = (StatusCode, [(HeaderName, String); 1], axum::Json<T>);
 
 /// List products
 ///
-/// Oldest first, also those that are not sold any more.
+/// Oldest first, also those that are not sold any more. What a publishable key reads may be a second old, `available`
+/// above all; placing an order decides by what is there then.
 #[utoipa::path(get, path = "/v1/products", operation_id = "listProducts", tag = "products", params(ProductParams),
     responses((status = 200, description = "A page of products.", body = Page<ProductView>)),
     security(("secretKey" = []), ("publishableKey" = [])))]
 pub async fn list(
     State(state): State<AppState>,
-    _shop: ShopFront,
+    ShopFront(caller): ShopFront,
     Params(params): Params<ProductParams>,
-) -> Result<axum::Json<Page<ProductView>>, Problem> {
+) -> Result<Response, Problem> {
     let rows = rules::page_rows(params.limit, state.settings.page_rows_max)?;
-    let products = catalogue::list(&state, params.after, rows + 1).await?;
-    Ok(axum::Json(Page::cut(products, rows, |product| product.id.to_string())))
+    let page = async || -> Result<Page<ProductView>, Problem> {
+        let products = catalogue::list(&state, params.after, rows + 1).await?;
+        Ok(Page::cut(products, rows, |product| product.id.to_string()))
+    };
+    if matches!(caller, Caller::Secret(_)) {
+        return Ok(axum::Json(page().await?).into_response());
+    }
+    let name = format!("page:{rows}:{}", params.after.map(|id| id.to_string()).unwrap_or_default());
+    let is_good = |text: &str| serde_json::from_str::<ShownPage>(text).is_ok();
+    let text = state.cache.text(&name, is_good, async || verb::json(&page().await?).map(Some)).await?;
+    text.map(shown).ok_or_else(|| Problem::internal("a page is no text"))
+}
+
+/// What a remembered product must have to be shown.
+#[derive(Deserialize)]
+struct Shown {
+    id: ProductId,
+    #[serde(rename = "price")]
+    _price: i64,
+    #[serde(rename = "available")]
+    _available: i64,
+}
+
+/// The same of a page.
+#[derive(Deserialize)]
+struct ShownPage {
+    #[serde(rename = "items")]
+    _items: Vec<Shown>,
+    #[serde(rename = "next")]
+    _next: Option<String>,
+}
+
+fn shown(text: Arc<str>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text.to_string()).into_response()
 }
 
 /// Read a product
+///
+/// What a publishable key reads may be a second old, `available` above all; placing an order decides by what is there then.
 #[utoipa::path(get, path = "/v1/products/{id}", operation_id = "getProduct", tag = "products",
     params(("id" = String, Path, pattern = "^prod_[0-9a-f]{32}$", description = "`prod_…`")),
     responses((status = 200, description = "The product.", body = ProductView)),
     security(("secretKey" = []), ("publishableKey" = [])))]
 pub async fn get(
     State(state): State<AppState>,
-    _shop: ShopFront,
+    ShopFront(caller): ShopFront,
     Id(id): Id<ProductId>,
-) -> Result<axum::Json<ProductView>, Problem> {
-    Ok(axum::Json(catalogue::find(&state, id).await?))
+) -> Result<Response, Problem> {
+    if matches!(caller, Caller::Secret(_)) {
+        return Ok(axum::Json(catalogue::find(&state, id).await?).into_response());
+    }
+    let is_good = |text: &str| serde_json::from_str::<Shown>(text).is_ok_and(|shown| shown.id == id);
+    let load = async || match catalogue::find(&state, id).await {
+        Ok(product) => verb::json(&product).map(Some),
+        Err(CatalogueError::ProductNotFound) => Ok(None),
+        Err(error) => Err(Problem::from(error)),
+    };
+    let text = state.cache.text(&id.to_string(), is_good, load).await?;
+    text.map(shown).ok_or_else(|| CatalogueError::ProductNotFound.into())
 }
 
 /// Create a product

@@ -19,6 +19,7 @@ use super::problem::Code;
 use super::streams::Streams;
 use super::{AppState, openapi, router, routes};
 use crate::app::{App, Nudges};
+use crate::cache::Cache;
 use crate::config::Settings;
 use crate::crash::CrashSwitch;
 use crate::db::{Conn, Db};
@@ -61,6 +62,7 @@ fn limited(rates: Rates) -> (AppState, Router) {
         ),
         settings,
         tasks: tokio_util::task::TaskTracker::new(),
+        cache: Cache::new(Duration::ZERO, None),
         news: Arc::default(),
         nudges: Nudges::default(),
     };

@@ -158,12 +158,14 @@ pub async fn create(app: &App, new: NewProduct, actor: &Actor) -> Result<Product
             write_adjustment(conn, &start, actor).await
         })
         .await?;
+    app.cache.forget().await;
     Ok(view)
 }
 
 /// Changes name, price or activity. Orders keep the price they were placed at.
 pub async fn change(app: &App, id: ProductId, change: ProductChange) -> Result<ProductView, CatalogueError> {
-    app.db
+    let changed = app
+        .db
         .transaction(Tx::Catalogue, async |conn| {
             if !db::products::change(conn, id, change).await? {
                 return Err(CatalogueError::ProductNotFound);
@@ -171,7 +173,9 @@ pub async fn change(app: &App, id: ProductId, change: ProductChange) -> Result<P
             let found = db::products::find(conn, id).await?;
             found.map(|(row, available)| product(&row, available)).ok_or(CatalogueError::ProductNotFound)
         })
-        .await
+        .await?;
+    app.cache.forget().await;
+    Ok(changed)
 }
 
 /// One product.
@@ -196,6 +200,7 @@ pub async fn adjust(app: &App, adjust: Adjust, actor: &Actor) -> Result<Adjustme
                 AdjustmentKind::Correction => StockMovement::Correction,
             };
             record::stock_movement(movement, adjust.delta.unsigned_abs());
+            app.cache.forget().await;
             Ok(view)
         }
         Err(CatalogueError::Db(error)) if error.is_constraint("stock_never_negative") => {

@@ -14,7 +14,7 @@ mod words;
 
 pub use self::http::{HttpMethod, RouteLabel, StatusLabel};
 pub use self::protection::{AdmissionRefusal, BreakerState, Lane};
-pub use self::redis::{RedisFailure, RedisFeature, StreamEnd};
+pub use self::redis::{CacheResult, RedisFailure, RedisFeature, StreamEnd};
 pub use self::resources::{Dependency, LockResource, ReservationResult, Step};
 pub use self::states::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, MoneyMove, PaymentMethod, StatusWord,
@@ -91,6 +91,7 @@ label!(
     AuditMode,
     AuditRule,
     BreakerState,
+    CacheResult,
     Contention,
     CurrencyLabel,
     DeclineClass,

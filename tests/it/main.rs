@@ -16,6 +16,7 @@ mod alerts;
 mod audit;
 mod auth;
 mod bad_input;
+mod cache;
 mod canary;
 mod cancel;
 mod chaos;

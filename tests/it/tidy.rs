@@ -37,7 +37,7 @@ const LAYERS: &[&[&str]] = &[
     &["payments"],
     &["app"],
     &["config"],
-    &["db", "provider", "limits"],
+    &["db", "provider", "limits", "cache"],
     &["news"],
     &["redis"],
     &["crash"],

@@ -5,7 +5,8 @@ use metrics::{Counter, Gauge};
 use super::{DB, Kind, LabelInfo, MetricInfo, Unit};
 use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{
-    Contention, Dependency, Label, LockResource, PoolConnectionState, RedisFailure, RedisFeature, Tx, TxResult,
+    CacheResult, Contention, Dependency, Label, LockResource, PoolConnectionState, RedisFailure, RedisFeature, Tx,
+    TxResult,
 };
 
 catalogue! {
@@ -34,6 +35,8 @@ catalogue! {
     "1 if a dependency answered when it was last asked, else 0. What is away?";
     Gauge DEPENDENCY_CHECKED = "payments_dependency_last_check_timestamp_seconds" { dependency: Dependency } Timestamp,
     from_zero FromZero::Never, "When a dependency was last asked.";
+    Counter CACHE_READS = "payments_cache_reads_total" { result: CacheResult } Count, from_zero FromZero::Every,
+    "Reads of the catalogue by buyers' pages, by where the answer came from. Does the cache keep them off the database?";
     Counter REDIS_FALLBACKS = "payments_redis_fallbacks_total" { feature: RedisFeature, reason: RedisFailure } Count,
     from_zero FromZero::Every, "What was done without Redis, and why. Does each process count for itself?";
     ]

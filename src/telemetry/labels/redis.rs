@@ -7,8 +7,22 @@ vocabulary! {
     pub enum RedisFeature {
         /// Whether a caller is within its budgets.
         RateLimit => "rate_limit",
+        /// What is remembered of the catalogue.
+        Catalogue => "catalogue",
         /// Telling other processes that something was committed.
         News => "news",
+    }
+}
+
+vocabulary! {
+    /// Where a text of the catalogue came from.
+    pub enum CacheResult {
+        /// It was remembered.
+        Hit => "hit",
+        /// The database.
+        Miss => "miss",
+        /// Another request that was reading it.
+        Joined => "joined",
     }
 }
 

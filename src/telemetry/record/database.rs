@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::unix_seconds;
 use crate::telemetry::catalogue as c;
 use crate::telemetry::labels::{
-    Contention, Dependency, LockResource, PoolConnectionState, RedisFailure, RedisFeature, Tx, TxResult,
+    CacheResult, Contention, Dependency, LockResource, PoolConnectionState, RedisFailure, RedisFeature, Tx, TxResult,
 };
 
 /// The database pool at one moment.
@@ -70,4 +70,9 @@ pub fn dependency(dependency: Dependency, is_up: bool, now: DateTime<Utc>) {
 /// Something was done without Redis.
 pub fn redis_fallback(feature: RedisFeature, reason: RedisFailure) {
     c::REDIS_FALLBACKS.of((feature, reason)).increment(1);
+}
+
+/// A page of the catalogue was wanted.
+pub fn cache_read(result: CacheResult) {
+    c::CACHE_READS.of((result,)).increment(1);
 }
