@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::Cache;
 use crate::config::Settings;
 use crate::db::Db;
+use crate::db::known_keys::KnownKeys;
 use crate::news::News;
 use crate::provider::call::Door;
 use crate::telemetry::ledger;
@@ -26,6 +27,8 @@ pub struct App {
     pub tasks: TaskTracker,
     /// What buyers' pages are shown of the catalogue.
     pub cache: Cache,
+    /// Which idempotency keys were used.
+    pub known_keys: KnownKeys,
     /// What was committed, for whoever waits for it.
     pub news: Arc<News>,
     /// Wakes the workers of this process before their timer does.

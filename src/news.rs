@@ -7,6 +7,7 @@
 
 mod exchange;
 mod orders;
+mod sold_out;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use self::exchange::Exchange;
 use self::orders::Orders;
 pub use self::orders::Watch;
-use crate::domain::ids::OrderId;
+pub use self::sold_out::Gate;
+use crate::domain::ids::{OrderId, ProductId};
 use crate::redis::Redis;
 
 /// How often to look by oneself without the news of other processes.
@@ -30,21 +32,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub enum Item {
     /// The history of an order has grown.
     Order(OrderId),
+    /// Units of a product came back into stock, or it was changed.
+    Product(ProductId),
 }
 
 /// What one process hears and tells.
 #[derive(Default)]
 pub struct News {
     orders: Arc<Orders>,
+    gate: Gate,
     exchange: Option<Exchange>,
     missed: Notify,
 }
 
 impl News {
-    /// With the other processes at this Redis, if there is one; see [`News::run`].
+    /// With the other processes at this Redis, if there is one; see [`News::run`]. What is sold out is known for
+    /// `sold_out` at the most.
     #[must_use]
-    pub fn new(redis: Option<Arc<Redis>>) -> Self {
-        Self { exchange: redis.map(Exchange::new), ..Self::default() }
+    pub fn new(redis: Option<Arc<Redis>>, sold_out: Duration) -> Self {
+        Self { gate: Gate::new(sold_out), exchange: redis.map(Exchange::new), ..Self::default() }
     }
 
     /// Tells it to this process now, and to the others soon.
@@ -58,7 +64,14 @@ impl News {
     fn here(&self, item: Item) {
         match item {
             Item::Order(order) => self.orders.ring(order),
+            Item::Product(product) => self.gate.wake(product),
         }
+    }
+
+    /// What is sold out.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Waits for news of an order, from now on.

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::{Config, Settings};
 use crate::crash::CrashSwitch;
 use crate::db::connect::{self, DbConfig};
+use crate::db::known_keys::KnownKeys;
 use crate::db::{self, Db, DbError};
 use crate::http::auth::tokens::Tokens;
 use crate::http::listen::{End, listen};
@@ -258,7 +259,7 @@ async fn app_at(
     crash: &CrashSwitch,
     redis: Option<Arc<Redis>>,
 ) -> anyhow::Result<Arc<App>> {
-    let news = Arc::new(News::new(redis.clone()));
+    let news = Arc::new(News::new(redis.clone(), settings.sold_out_life));
     let cache = Cache::new(settings.catalogue_life, redis);
     let pool = connect::pool(database).await?;
     let db = Db::new(pool, database.pool_connections_max, crash.clone())
@@ -273,7 +274,16 @@ async fn app_at(
         settings.provider_limits,
         crash.clone(),
     );
-    Ok(Arc::new(App { db, provider, settings, tasks: TaskTracker::new(), cache, news, nudges: Nudges::default() }))
+    Ok(Arc::new(App {
+        db,
+        provider,
+        settings,
+        tasks: TaskTracker::new(),
+        cache,
+        known_keys: KnownKeys::default(),
+        news,
+        nudges: Nudges::default(),
+    }))
 }
 
 /// Tells whether the database answers, until the process ends.

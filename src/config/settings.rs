@@ -65,6 +65,8 @@ pub struct Settings {
     pub rates: Rates,
     /// How old the catalogue may be that is shown to buyers' pages; zero for never.
     pub catalogue_life: Duration,
+    /// How long it is believed without asking that a product is sold out; zero for never.
+    pub sold_out_life: Duration,
     /// The most streams of events that one process serves at a time.
     pub event_streams_max: u32,
     /// How long a stream of events is open before the client has to come again.
@@ -166,6 +168,7 @@ impl Default for Settings {
             shutdown_grace: Duration::from_secs(40),
             rates: Rates::default(),
             catalogue_life: Duration::from_secs(1),
+            sold_out_life: Duration::from_secs(1),
             event_streams_max: 1_000,
             event_stream_life: minutes(5),
             body_bytes_max: 64 * 1024,

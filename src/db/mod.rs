@@ -11,6 +11,7 @@ pub mod events;
 pub mod findings;
 pub mod idempotency;
 pub mod keys;
+pub mod known_keys;
 mod locks;
 pub mod orders;
 pub mod overview;

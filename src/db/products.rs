@@ -6,9 +6,11 @@ use diesel_async::RunQueryDsl;
 
 use super::locks::{self, Rank};
 use super::schema::{products, stock};
+use super::told::{self, Fact};
 use super::{Conn, DbError};
 use crate::domain::ids::ProductId;
 use crate::domain::money::Currency;
+use crate::news::Item;
 
 /// A product as stored.
 #[derive(Debug, Clone, Queryable, Selectable, Insertable)]
@@ -57,6 +59,7 @@ pub async fn change(conn: &mut Conn, id: ProductId, change: ProductChange) -> Re
         .set((change, products::updated_at.eq(diesel::dsl::now)))
         .execute(conn)
         .await?;
+    told::once_committed(Fact::News(Item::Product(id)));
     Ok(changed == 1)
 }
 

@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use super::locks::{self, Rank};
 use super::schema::{stock, stock_adjustments};
+use super::told::{self, Fact};
 use super::{Conn, DbError};
 use crate::domain::ids::ProductId;
+use crate::news::Item;
 
 /// Takes `quantity` units if that many are left; `false` if not. The one statement that prevents overselling.
 pub async fn take(conn: &mut Conn, product: ProductId, quantity: i64) -> Result<bool, DbError> {
@@ -30,6 +32,7 @@ pub async fn give_back(conn: &mut Conn, mut units: Vec<(ProductId, i64)>) -> Res
             .set(stock::available.eq(stock::available + quantity))
             .execute(conn)
             .await?;
+        told::once_committed(Fact::News(Item::Product(product)));
     }
     Ok(())
 }
@@ -72,6 +75,7 @@ pub async fn shift(conn: &mut Conn, product: ProductId, delta: i64) -> Result<Op
         .get_result(conn)
         .await
         .optional()?;
+    told::once_committed(Fact::News(Item::Product(product)));
     Ok(after)
 }
 

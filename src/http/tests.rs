@@ -22,6 +22,7 @@ use crate::app::{App, Nudges};
 use crate::cache::Cache;
 use crate::config::Settings;
 use crate::crash::CrashSwitch;
+use crate::db::known_keys::KnownKeys;
 use crate::db::{Conn, Db};
 use crate::domain::ids::OrderId;
 use crate::limits::{Budget, Proxies, RateLimiter, Rates};
@@ -62,6 +63,7 @@ fn limited(rates: Rates) -> (AppState, Router) {
         ),
         settings,
         tasks: tokio_util::task::TaskTracker::new(),
+        known_keys: KnownKeys::default(),
         cache: Cache::new(Duration::ZERO, None),
         news: Arc::default(),
         nudges: Nudges::default(),

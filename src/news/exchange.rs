@@ -112,6 +112,7 @@ impl Exchange {
         for item in items {
             let written = match item {
                 Item::Order(order) => write!(text, " {order}"),
+                Item::Product(product) => write!(text, " {product}"),
             };
             debug_assert!(written.is_ok(), "writing to a String cannot fail");
         }
@@ -144,7 +145,7 @@ fn read(message: &str, own: &str, tell: impl Fn(Item)) {
 }
 
 fn item(word: &str) -> Option<Item> {
-    word.parse().map(Item::Order).ok()
+    word.parse().map(Item::Order).or_else(|_| word.parse().map(Item::Product)).ok()
 }
 
 #[cfg(test)]
@@ -154,7 +155,7 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::domain::ids::OrderId;
+    use crate::domain::ids::{OrderId, ProductId};
     use crate::redis::RedisConfig;
 
     fn exchange() -> Exchange {
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn a_message_holds_each_item_once_and_is_for_others() {
         let (one, other) = (exchange(), exchange());
-        let items = [OrderId::new(), OrderId::new()].map(Item::Order);
+        let items = [Item::Order(OrderId::new()), Item::Product(ProductId::new())];
         for item in [items[0], items[1], items[0]] {
             one.post(item);
         }

@@ -1,5 +1,7 @@
 //! Place an order: price it from the catalogue, take its stock, answer. One commit; all of it or nothing.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use super::claim::{Claim, claim};
@@ -13,6 +15,7 @@ use crate::db::{self, Conn, DbError};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::money::{MINOR_MAX, Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
+use crate::news::Gate;
 use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{ReservationResult, StockMovement, Tx};
 use crate::telemetry::{record, traces};
@@ -84,6 +87,9 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
     if let Some(reference) = &request.customer_ref {
         facts::tell(Fact::Customer(reference));
     }
+    if let Some(refusal) = at_the_gate(app, &request, &scope).await {
+        return Err(refusal);
+    }
     let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
     let placed = app
         .db
@@ -97,7 +103,7 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
             }
             let response = write(conn, app, id, &request, &origin).await?;
             idempotency::answer(conn, id.uuid(), &response).await?;
-            take_stock(conn, &request.lines).await?;
+            take_stock(conn, app.news.gate(), &request.lines).await?;
             Ok((id, response))
         })
         .await;
@@ -122,6 +128,18 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
             Err(error)
         }
     }
+}
+
+/// Refuses what is known to be sold out without a transaction. Only of one product: of several, another one might be the
+/// reason. A key that was used before has its answer in the database, whatever is left today.
+async fn at_the_gate(app: &App, request: &Place, scope: &Scope) -> Option<PlaceError> {
+    let &[(product, requested)] = request.lines.as_slice() else { return None };
+    if !app.news.gate().is_closed(product, requested) || app.known_keys.may_know(&app.db, scope).await {
+        return None;
+    }
+    facts::tell(Fact::AtTheGate);
+    record::reservation(ReservationResult::SoldOut);
+    Some(PlaceError::InsufficientStock { product, available: 0, requested })
 }
 
 async fn write(
@@ -155,12 +173,16 @@ async fn write(
 
 /// Takes each line's stock, in product order: the last thing the transaction does, so that a wanted row is held
 /// shortly and two orders never wait for each other.
-async fn take_stock(conn: &mut Conn, lines: &[(ProductId, i32)]) -> Result<(), PlaceError> {
+async fn take_stock(conn: &mut Conn, gate: &Gate, lines: &[(ProductId, i32)]) -> Result<(), PlaceError> {
     let mut lines = lines.to_vec();
     lines.sort_unstable();
     for (product, requested) in lines {
         if !db::stock::take(conn, product, i64::from(requested)).await? {
+            let seen_at = Instant::now();
             let available = db::stock::available(conn, product).await?.unwrap_or(0);
+            if available == 0 {
+                gate.close(product, requested, seen_at);
+            }
             return Err(PlaceError::InsufficientStock { product, available, requested });
         }
     }

@@ -75,6 +75,8 @@ pub enum Fact<'a> {
         /// The PG's id of the request, which its support asks for.
         request_id: Option<&'a str>,
     },
+    /// It was answered without a transaction, since its product is known to be sold out.
+    AtTheGate,
     /// A transaction that others made fail is tried again.
     Retry,
     /// What a stored webhook led to.
@@ -141,6 +143,7 @@ struct Facts {
     idempotency: Option<IdempotencyResult>,
     webhook: Option<WebhookApplied>,
     customer: Option<String>,
+    is_at_the_gate: bool,
     retries: i64,
     rows: Option<i64>,
 }
@@ -171,6 +174,7 @@ impl Sheet {
                 facts.pg_code = code.and_then(word);
                 facts.pg_request_id = request_id.and_then(word).or(facts.pg_request_id.take());
             }
+            Fact::AtTheGate => facts.is_at_the_gate = true,
             Fact::Retry => facts.retries += 1,
             Fact::Webhook(applied) => facts.webhook = Some(applied),
             Fact::Task(task) => facts.task = Some(task),
@@ -225,6 +229,7 @@ impl Facts {
             ("pg_code", text(self.pg_code)),
             ("pg_request_id", text(self.pg_request_id)),
             ("idem_result", word(self.idempotency.map(IdempotencyResult::as_str))),
+            ("gate", word(self.is_at_the_gate.then_some("sold_out"))),
             ("webhook", word(self.webhook.map(WebhookApplied::as_str))),
             ("customer", text(self.customer)),
             ("retries", counted(self.retries)),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use paygauge::domain::ids::OrderId;
+use paygauge::domain::ids::{OrderId, ProductId};
 use paygauge::news::{Item, News};
 use paygauge::redis::RedisConfig;
 use reqwest::{Method, StatusCode};
@@ -230,11 +230,30 @@ async fn what_one_process_does_is_seen_at_another_whatever_becomes_of_redis() {
     stream.until("canceled").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_units_that_came_back_open_the_gate_of_other_processes() {
+    let Some(redis) = Redis::start().await else { return };
+    let stop = CancellationToken::new();
+    let ((_, one), (_, other)) = (at(&redis, &stop).await, at(&redis, &stop).await);
+    let (product, another) = (ProductId::new(), ProductId::new());
+    for product in [product, another] {
+        other.gate().close(product, 1, std::time::Instant::now());
+    }
+    eventually("the gate opens", PATIENCE, async || {
+        one.tell(Item::Product(product));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (!other.gate().is_closed(product, 1)).then_some(())
+    })
+    .await;
+    assert!(other.gate().is_closed(another, 1));
+    stop.cancel();
+}
+
 async fn at(redis: &Redis, stop: &CancellationToken) -> (Arc<paygauge::redis::Redis>, Arc<News>) {
     let config = RedisConfig { url: redis.url().into(), deadline: PATIENCE };
     let known = Arc::new(paygauge::redis::Redis::new(&config).expect("an address"));
     known.check().await;
-    let news = Arc::new(News::new(Some(Arc::clone(&known))));
+    let news = Arc::new(News::new(Some(Arc::clone(&known)), Duration::from_secs(3_600)));
     let (watched, running, stopped) = (Arc::clone(&known), Arc::clone(&news), stop.clone());
     tokio::spawn(async move { tokio::join!(watched.watch(stopped.clone()), running.run(stopped)) });
     (known, news)

@@ -46,6 +46,7 @@ mod races;
 mod reconcile;
 mod replicas;
 mod series;
+mod sold_out;
 mod telemetry;
 mod tidy;
 mod traces;

@@ -53,6 +53,8 @@ vocabulary! {
         Reserved => "reserved",
         /// There is not enough of something.
         Insufficient => "insufficient",
+        /// It is sold out, as the database has just said to another.
+        SoldOut => "sold_out",
         /// The database could not.
         Error => "error",
     }
