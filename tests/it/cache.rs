@@ -208,7 +208,17 @@ async fn publishable(served: &Served) -> Client {
     let pool = paygauge::db::connect::pool(&served.database).await.expect("a pool");
     let db = paygauge::db::Db::new(pool, 2, paygauge::crash::CrashSwitch::default());
     let (_, key) = keys::create(&db, Role::Publishable, "test").await.expect("a key");
-    Client::new(&served.base, key.expose_secret())
+    let buyer = Client::new(&served.base, key.expose_secret());
+    becomes_known(&buyer).await;
+    buyer
+}
+
+/// A process that has just looked for keys does not look for a new one within the same second.
+async fn becomes_known(buyer: &Client) {
+    eventually("the key is known", PATIENCE, async || {
+        (buyer.get("/v1/products").await.status == StatusCode::OK).then_some(())
+    })
+    .await;
 }
 
 fn read_as(metrics: &str, result: &str) -> f64 {
@@ -227,6 +237,7 @@ async fn is_shown_anew(variables: &[(&str, &str)], others_at_once: bool) {
     let path = format!("/v1/products/{product}");
     let buyer = publishable(&one).await;
     let buyers = [buyer.clone(), Client::new(&other.base, buyer.token())];
+    becomes_known(&buyers[1]).await;
     for price in [12_000, 13_000, 14_000] {
         one.secret.request(reqwest::Method::PATCH, &path, Some(&json!({ "price": price })), None).await;
         for (at, buyer) in buyers.iter().enumerate() {
