@@ -124,3 +124,44 @@ fn the_readme_lists_every_setting_and_no_other() {
         .collect();
     assert_eq!(listed.symmetric_difference(&read).collect::<Vec<_>>(), Vec::<&String>::new());
 }
+
+/// The pages that are read at three in the morning.
+fn runbooks() -> Vec<(String, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks");
+    let pages = std::fs::read_dir(directory).expect("the runbooks").map(|entry| entry.expect("an entry").path());
+    let page = |path: std::path::PathBuf| (path.display().to_string(), std::fs::read_to_string(path).expect("a page"));
+    pages.map(page).collect()
+}
+
+#[test]
+fn runbooks_name_settings_that_the_readme_lists() {
+    let listed = first_column(&text("README.md"));
+    let is_of_a_name = |letter: char| letter.is_ascii_uppercase() || letter == '_';
+    let mut named = 0;
+    for (page, text) in runbooks() {
+        for setting in text.split(|letter| !is_of_a_name(letter)).filter(|word| word.starts_with("PAYGAUGE_")) {
+            named += 1;
+            assert!(listed.contains(setting), "{page}: no setting {setting}");
+        }
+    }
+    assert!(named > 0, "no runbook names a setting");
+}
+
+#[test]
+fn runbooks_search_for_spans_that_the_operations_page_lists() {
+    let operations = text("docs/operations.md");
+    let (_, section) = operations.split_once("\n## Traces\n").expect("the section on traces");
+    let spans: String = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut named = 0;
+    for (page, text) in runbooks() {
+        for search in text.split("```traceql").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let names = search.split("&& name ").skip(1).filter_map(|rest| rest.split('"').nth(1));
+            for name in names.flat_map(|pattern| pattern.split('|')) {
+                named += 1;
+                let name = name.trim_matches(['.', '*', ' ']);
+                assert!(spans.contains(name), "{page}: no span {name:?}");
+            }
+        }
+    }
+    assert!(named >= 6, "{named} searches for spans by name");
+}

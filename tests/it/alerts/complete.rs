@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::files::{self, Rule};
 
 /// The dashboards that exist.
@@ -22,6 +24,14 @@ fn alerts() -> Vec<Rule> {
     files::rules().into_iter().filter(|rule| rule.is_alert).collect()
 }
 
+/// The names of a dashboard's variables.
+fn variables(uid: &str) -> BTreeSet<String> {
+    let file = files::root(&format!("grafana/dashboards/{uid}.json"));
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(file).expect("a dashboard")).expect("JSON");
+    let list = dashboard["templating"]["list"].as_array().expect("variables");
+    list.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
+}
+
 #[test]
 fn every_alert_says_what_it_is_about_where_to_look_and_what_to_do() {
     for alert in alerts() {
@@ -37,7 +47,12 @@ fn every_alert_says_what_it_is_about_where_to_look_and_what_to_do() {
         assert_eq!(alert.annotations["runbook_url"], format!("{{{{ $externalLabels.runbooks }}}}/{name}.md"), "{name}");
         let uid = alert.annotations["dashboard_url"].strip_prefix("/d/").and_then(|path| path.split('?').next());
         assert!(uid.is_some_and(|uid| DASHBOARDS.contains(&uid)), "{name}: dashboard {uid:?}");
-        assert!(alert.annotations["dashboard_url"].contains("from=now-"), "{name}: the link shows a time");
+        let link = &alert.annotations["dashboard_url"];
+        assert!(link.contains("from=now-"), "{name}: the link shows a time");
+        let known = variables(uid.unwrap_or_default());
+        for variable in link.split(['?', '&']).filter_map(|part| part.strip_prefix("var-")?.split('=').next()) {
+            assert!(known.contains(variable), "{name}: {uid:?} has no variable {variable}");
+        }
         assert!(alert.labels.values().all(|value| !value.contains("{{")), "{name}: a label must not change with time");
     }
 }
