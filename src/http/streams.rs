@@ -108,7 +108,11 @@ impl Follower {
         watch: Watch,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, CancelOrderError> {
-        let news = live::unless_seen(&state, order, None).await?;
+        let news = {
+            // Never closed. A crowd that comes back at once waits its turn: it must take nothing from who pays.
+            let _turn = state.streams().readers.acquire().await.ok();
+            live::unless_seen(&state, order, None).await?
+        };
         let until = Instant::now() + state.streams().life;
         let open = record::stream_open();
         Ok(Self { state, order, watch, news, is_first: true, seen: None, until, end: None, _place: place, _open: open })

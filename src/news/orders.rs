@@ -15,6 +15,8 @@ pub struct Orders {
 
 struct Watched {
     bell: watch::Sender<()>,
+    /// How many wait at it.
+    places: usize,
     /// Events of the order's history that its watchers have seen; `None` if that is not known.
     events: Option<i64>,
 }
@@ -30,7 +32,9 @@ impl Orders {
     /// Waits for this order from now on.
     pub fn watch(orders: &Arc<Self>, order: OrderId) -> Watch {
         let mut watched = orders.lock();
-        let place = watched.entry(order).or_insert_with(|| Watched { bell: watch::Sender::new(()), events: None });
+        let new = || Watched { bell: watch::Sender::new(()), places: 0, events: None };
+        let place = watched.entry(order).or_insert_with(new);
+        place.places = place.places.saturating_add(1);
         let bell = place.bell.subscribe();
         Watch { orders: Arc::clone(orders), order, bell }
     }
@@ -61,10 +65,14 @@ impl Watch {
         }
     }
 
-    /// Says how much of the history was seen, or that nobody knows.
+    /// Says how much of the history was seen, or that nobody knows. What is new to one may be new to the others, who would
+    /// not hear of it again once it is known here.
     pub fn seen(&self, events: Option<i64>) {
         if let Some(place) = self.orders.lock().get_mut(&self.order) {
-            place.events = events;
+            let is_new = std::mem::replace(&mut place.events, events) != events;
+            if is_new && place.places > 1 {
+                place.bell.send_replace(());
+            }
         }
     }
 }
@@ -72,8 +80,9 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut watched = self.orders.lock();
-        // Our own place is still counted.
-        if watched.get(&self.order).is_some_and(|place| place.bell.receiver_count() <= 1) {
+        let Some(place) = watched.get_mut(&self.order) else { return };
+        place.places = place.places.saturating_sub(1);
+        if place.places == 0 {
             watched.remove(&self.order);
         }
     }
@@ -101,6 +110,19 @@ mod tests {
             timeout(SOON, place.rung()).await.expect("it rang");
             assert!(timeout(Duration::from_millis(10), place.rung()).await.is_err(), "that was all");
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_place_has_seen_first_rings_for_the_others() {
+        let (orders, order) = (Arc::new(Orders::default()), OrderId::new());
+        let mut one = Orders::watch(&orders, order);
+        one.seen(Some(3));
+        assert!(timeout(Duration::from_millis(10), one.rung()).await.is_err(), "alone, it knows");
+        let two = Orders::watch(&orders, order);
+        two.seen(Some(4));
+        timeout(SOON, one.rung()).await.expect("it rang");
+        one.seen(Some(4));
+        assert!(timeout(Duration::from_millis(10), one.rung()).await.is_err(), "that was all");
     }
 
     #[tokio::test]
