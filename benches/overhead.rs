@@ -1,11 +1,12 @@
 //! What telemetry costs: `cargo bench --bench overhead`.
 //!
 //! The real program, built for release, serves the same flow (order, confirm, cancel) with more and more of its telemetry
-//! switched on, over one durable PostgreSQL, with pg-mock beside it. Runs are interleaved forwards and backwards, so that
-//! what else happens on the machine falls on every mode alike; what is printed are medians of ratios to the run with
-//! everything off of the same round. The number to trust is CPU per flow: throughput on a shared machine is weather.
+//! switched on: a process and a database for each, over one durable PostgreSQL, with pg-mock beside it. They take turns of
+//! a second or so, forwards and backwards, so that what else happens on the machine falls on every mode alike. Printed
+//! are medians of the differences and ratios to everything off of the same round, with their quartiles. The number to
+//! trust is CPU per flow: throughput on a shared machine is weather.
 //!
-//! `PAYGAUGE_BENCH_ROUNDS` (6) and `PAYGAUGE_BENCH_FLOWS` (1500 a run) make it longer or shorter.
+//! `PAYGAUGE_BENCH_ROUNDS` (30) and `PAYGAUGE_BENCH_FLOWS` (120 a turn) make it longer or shorter.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -84,14 +85,20 @@ fn main() {
 async fn measure(cluster: &Cluster) {
     drop(rustls::crypto::ring::default_provider().install_default());
     let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"));
-    let (rounds, flows) = (number("PAYGAUGE_BENCH_ROUNDS", 6), number("PAYGAUGE_BENCH_FLOWS", 1500));
+    let (rounds, flows) = (number("PAYGAUGE_BENCH_ROUNDS", 30), number("PAYGAUGE_BENCH_FLOWS", 120));
     let receiver = receiver().await;
+    let mut benches = Vec::new();
+    for mode in MODES {
+        let bench = Bench::begin(cluster, mode, &receiver).await;
+        bench.shop.flows(WARM_UP).await;
+        benches.push(bench);
+    }
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); MODES.len()];
     for round in 0..rounds {
         let forwards: Vec<usize> = (0..MODES.len()).collect();
         let order: Vec<usize> = if round % 2 == 0 { forwards } else { forwards.into_iter().rev().collect() };
         for mode in order {
-            let run = run(cluster, MODES[mode], &receiver, flows).await;
+            let run = benches[mode].run(flows).await;
             eprintln!(
                 "round {:>2}/{rounds}  {:<24} {:>7.1} flows/s  {:>7.0} µs CPU/flow  {:>6.1} MiB",
                 round + 1,
@@ -108,52 +115,62 @@ async fn measure(cluster: &Cluster) {
 
 fn report(runs: &[Vec<Run>], flows: usize) {
     println!("\n{} rounds of {flows} flows (order, confirm, cancel), {CLIENTS} clients\n", runs[0].len());
-    println!("| telemetry | flows/s | of off | spread | CPU µs/flow | more than off, per operation | spread | RSS |");
+    println!(
+        "| telemetry | flows/s | of off | quartiles | CPU µs/flow | more than off, per operation | quartiles | RSS |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for (mode, of_mode) in MODES.iter().zip(runs) {
-        let off = &runs[0];
-        let speed: Vec<f64> =
-            of_mode.iter().zip(off).map(|(on, off)| on.flows_per_second / off.flows_per_second).collect();
-        let more: Vec<f64> =
-            of_mode.iter().zip(off).map(|(on, off)| (on.cpu_us_per_flow - off.cpu_us_per_flow) / 3.0).collect();
+        let pairs = || of_mode.iter().zip(&runs[0]);
+        let speed = sorted(pairs().map(|(on, off)| on.flows_per_second / off.flows_per_second));
+        let more = sorted(pairs().map(|(on, off)| (on.cpu_us_per_flow - off.cpu_us_per_flow) / 3.0));
         println!(
             "| {} | {:.0} | {:.3} | {:.3}–{:.3} | {:.0} | {:+.0} µs | {:+.0}–{:+.0} µs | {:.0} MiB |",
             mode.name,
-            median(of_mode.iter().map(|run| run.flows_per_second)),
-            median(speed.iter().copied()),
-            least(&speed),
-            most(&speed),
-            median(of_mode.iter().map(|run| run.cpu_us_per_flow)),
-            median(more.iter().copied()),
-            least(&more),
-            most(&more),
-            median(of_mode.iter().map(|run| run.rss_mib)),
+            at(&sorted(of_mode.iter().map(|run| run.flows_per_second)), 0.5),
+            at(&speed, 0.5),
+            at(&speed, 0.25),
+            at(&speed, 0.75),
+            at(&sorted(of_mode.iter().map(|run| run.cpu_us_per_flow)), 0.5),
+            at(&more, 0.5),
+            at(&more, 0.25),
+            at(&more, 0.75),
+            of_mode.last().map_or(0.0, |run| run.rss_mib),
         );
     }
 }
 
-async fn run(cluster: &Cluster, mode: Mode, receiver: &str, flows: usize) -> Run {
-    let name = format!("bench_{}", uuid::Uuid::new_v4().as_simple());
-    connect::ensure_database(&config(cluster, "postgres"), &name, None).await.expect("a database");
-    let database = config(cluster, &name);
-    connect::migrate(&database).await.expect("the schema");
-    let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
-    let (_, key) = keys::create(&db, Role::Secret, "bench").await.expect("a key");
-    drop(db);
-    let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
-    let server = Server::start(&database, &mock, mode, receiver);
-    let shop = Arc::new(Shop::open(&server, key.expose_secret(), mock).await);
-    shop.flows(WARM_UP).await;
-    let scrapes = tokio::spawn(scrape(server.ops.clone()));
-    let (cpu, started) = (server.cpu(), Instant::now());
-    shop.flows(flows).await;
-    let (elapsed, cpu) = (started.elapsed(), server.cpu() - cpu);
-    scrapes.abort();
-    let per_flow = 1.0 / flows as f64;
-    Run {
-        flows_per_second: flows as f64 / elapsed.as_secs_f64(),
-        cpu_us_per_flow: cpu.as_secs_f64() * 1e6 * per_flow,
-        rss_mib: server.rss_mib(),
+/// One mode: its process, its database, its buyers, and what scrapes it.
+struct Bench {
+    server: Server,
+    shop: Arc<Shop>,
+}
+
+impl Bench {
+    async fn begin(cluster: &Cluster, mode: Mode, receiver: &str) -> Self {
+        let name = format!("bench_{}", uuid::Uuid::new_v4().as_simple());
+        connect::ensure_database(&config(cluster, "postgres"), &name, None).await.expect("a database");
+        let database = config(cluster, &name);
+        connect::migrate(&database).await.expect("the schema");
+        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
+        let (_, key) = keys::create(&db, Role::Secret, "bench").await.expect("a key");
+        drop(db);
+        let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
+        let server = Server::start(&database, &mock, mode, receiver);
+        let shop = Arc::new(Shop::open(&server, key.expose_secret(), mock).await);
+        tokio::spawn(scrape(server.ops.clone()));
+        Self { server, shop }
+    }
+
+    async fn run(&self, flows: usize) -> Run {
+        let (cpu, started) = (self.server.cpu(), Instant::now());
+        self.shop.flows(flows).await;
+        let (elapsed, cpu) = (started.elapsed(), self.server.cpu() - cpu);
+        let per_flow = 1.0 / flows as f64;
+        Run {
+            flows_per_second: flows as f64 / elapsed.as_secs_f64(),
+            cpu_us_per_flow: cpu.as_secs_f64() * 1e6 * per_flow,
+            rss_mib: self.server.rss_mib(),
+        }
     }
 }
 
@@ -182,7 +199,9 @@ async fn scrape(ops: String) {
     let http = reqwest::Client::new();
     loop {
         let request = http.get(format!("http://{ops}/metrics")).header("Accept", "application/openmetrics-text");
-        request.send().await.expect("an answer").bytes().await.expect("a body");
+        // The last ones go to programs that have ended.
+        let Ok(answer) = request.send().await else { return };
+        answer.bytes().await.map(drop).unwrap_or_default();
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
 }
@@ -315,17 +334,13 @@ impl Shop {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+    values
 }
 
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+/// What so great a part of the values is not above.
+fn at(sorted: &[f64], part: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
 }
