@@ -9,7 +9,6 @@ use futures_util::future::join_all;
 use paygauge::cache::Cache;
 use paygauge::domain::ids::ProductId;
 use paygauge::http::auth::keys::{self, Role};
-use paygauge::redis::RedisConfig;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -23,19 +22,11 @@ use crate::support::shop::{Client, PATIENCE};
 /// Long beside any test.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-async fn patient(server: &Redis) -> Arc<paygauge::redis::Redis> {
-    let config = RedisConfig { url: server.url().into(), deadline: PATIENCE };
-    let redis = Arc::new(paygauge::redis::Redis::new(&config).expect("an address"));
-    redis.check().await;
-    assert_eq!(redis.away_because(), None);
-    redis
-}
-
 /// Both places to remember; Redis gets all the time it needs.
 async fn backends(life: Duration) -> Vec<(Arc<Cache>, Option<Redis>)> {
     let mut all = vec![(Arc::new(Cache::new(life, None)), None)];
     if let Some(server) = Redis::start().await {
-        all.push((Arc::new(Cache::new(life, Some(patient(&server).await))), Some(server)));
+        all.push((Arc::new(Cache::new(life, Some(server.patient_client().await))), Some(server)));
     }
     all
 }
@@ -180,7 +171,7 @@ async fn who_waits_for_one_that_fails_or_leaves_reads_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_spoilt_in_redis_is_read_from_the_database() {
     let Some(server) = Redis::start().await else { return };
-    let cache = Cache::new(HOUR, Some(patient(&server).await));
+    let cache = Cache::new(HOUR, Some(server.patient_client().await));
     assert_eq!(get(&cache, "a", "1").await, read("1"));
     let names = server.keys("paygauge:catalogue*:a").await;
     let [name] = names.as_slice() else { panic!("one text: {names:?}") };

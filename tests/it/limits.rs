@@ -33,18 +33,10 @@ async fn backends(rates: Rates) -> Vec<(RateLimiter, Counter, Option<Redis>)> {
     let alone = RateLimiter::new(rates, Proxies::default(), None);
     let mut all = vec![(alone, Counter::Process, None)];
     if let Some(server) = Redis::start().await {
-        let limiter = RateLimiter::new(rates, Proxies::default(), Some(patient(&server).await));
+        let limiter = RateLimiter::new(rates, Proxies::default(), Some(server.patient_client().await));
         all.push((limiter, Counter::Redis, Some(server)));
     }
     all
-}
-
-async fn patient(server: &Redis) -> Arc<paygauge::redis::Redis> {
-    let config = RedisConfig { url: server.url().into(), deadline: PATIENCE };
-    let redis = Arc::new(paygauge::redis::Redis::new(&config).expect("an address"));
-    redis.check().await;
-    assert_eq!(redis.away_because(), None);
-    redis
 }
 
 async fn take(limiter: &RateLimiter, class: Class, subjects: &[Subject]) -> Verdict {
@@ -148,7 +140,7 @@ async fn two_hundred_at_once_get_exactly_what_there_is() {
 async fn what_is_spoilt_in_redis_limits_nobody_for_good() {
     let rates = Rates { key_orders: hourly(2), ..Rates::OFF };
     let Some(server) = Redis::start().await else { return };
-    let limiter = RateLimiter::new(rates, Proxies::default(), Some(patient(&server).await));
+    let limiter = RateLimiter::new(rates, Proxies::default(), Some(server.patient_client().await));
     let key = Subject::Key(KeyId::new());
     assert_eq!(take(&limiter, Class::Orders, &[key]).await.counter, Counter::Redis);
     let names = server.keys("paygauge:limit:*").await;

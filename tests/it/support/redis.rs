@@ -3,10 +3,13 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use paygauge::redis::RedisConfig;
+
 use super::programs;
+use super::shop::PATIENCE;
 
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -39,6 +42,15 @@ impl Redis {
     /// Where it is, with its password.
     pub fn url(&self) -> String {
         format!("redis://:{}@127.0.0.1:{}/0", Self::PASSWORD, self.port)
+    }
+
+    /// The product's own client to it, with all the time that it needs.
+    pub async fn patient_client(&self) -> Arc<paygauge::redis::Redis> {
+        let config = RedisConfig { url: self.url().into(), deadline: PATIENCE };
+        let redis = Arc::new(paygauge::redis::Redis::new(&config).expect("an address"));
+        redis.check().await;
+        assert_eq!(redis.away_because(), None);
+        redis
     }
 
     /// Ends it as by `kill -9`.
