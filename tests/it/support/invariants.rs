@@ -56,7 +56,7 @@ pub async fn audited(database: &DbConfig, settings: &AuditSettings) -> Report {
 }
 
 /// How long recovery may take after a crash: an intent belongs to its request until the PG call's deadline is over.
-const QUIET: Duration = Duration::from_secs(90);
+const QUIET: Duration = Duration::from_secs(240);
 
 /// Counts the outcomes that are not certain.
 pub const OPEN: &str = "select (select count(*) from payments where status in ('confirming', 'reversing'))

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use super::{database, eventually};
 
 /// How long anything may take in a test before it counts as broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How a test's shop differs from the ordinary one.
 pub struct ShopOptions {
