@@ -64,6 +64,12 @@ impl CrashSwitch {
     /// Nothing: this build has no crash points.
     #[expect(clippy::unused_async, reason = "the same signature as where points exist")]
     pub async fn reach(&self, _point: CrashPoint) {}
+
+    /// Never.
+    #[must_use]
+    pub const fn is_watched(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(feature = "dev")]

@@ -264,6 +264,7 @@ async fn app_at(
     let pool = connect::pool(database).await?;
     let db = Db::new(pool, database.pool_connections_max, crash.clone())
         .answering_within(database.answer_within())
+        .connecting_within(database.pool_wait)
         .telling(Arc::clone(&news));
     let toss = Toss::new(toss.clone())?;
     let settings = settings.clone();

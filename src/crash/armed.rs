@@ -75,9 +75,15 @@ impl CrashSwitch {
         self.wires.held.notified().await;
     }
 
+    /// Whether anybody looks on.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.wires.is_watched.load(Ordering::Relaxed)
+    }
+
     /// A task is at `point`.
     pub async fn reach(&self, point: CrashPoint) {
-        if !self.wires.is_watched.load(Ordering::Relaxed) {
+        if !self.is_watched() {
             return;
         }
         if self.is_stopped_by(point) {
@@ -89,13 +95,12 @@ impl CrashSwitch {
     /// Whether the end of each statement is to be told.
     #[must_use]
     pub fn counts_statements(&self) -> bool {
-        self.wires.is_watched.load(Ordering::Relaxed)
-            && matches!(self.state().plan, Some(CrashPlan::KillAfterStatement(_)))
+        self.is_watched() && matches!(self.state().plan, Some(CrashPlan::KillAfterStatement(_)))
     }
 
     /// A database statement has ended.
     pub fn statement_ended(&self) {
-        if !self.wires.is_watched.load(Ordering::Relaxed) {
+        if !self.is_watched() {
             return;
         }
         let count = self.wires.statements.fetch_add(1, Ordering::SeqCst) + 1;

@@ -55,15 +55,15 @@ pub struct Verdict {
 }
 
 /// Makes this transaction one that can only read, and whose statements may each run for `limit`. To be called first.
-pub async fn only_read(conn: &mut Conn, limit: Duration) -> Result<(), DbError> {
+pub async fn only_read(conn: &Conn, limit: Duration) -> Result<(), DbError> {
     let limit = limit.as_millis();
-    conn.batch_execute(&format!("set transaction read only; set local statement_timeout = {limit}")).await?;
+    (&mut &*conn).batch_execute(&format!("set transaction read only; set local statement_timeout = {limit}")).await?;
     Ok(())
 }
 
 /// Judges rows by a rule. `steps` are the legal steps of a history, `age` is when something counts as stuck.
 pub async fn judge(
-    conn: &mut Conn,
+    conn: &Conn,
     rule: AuditRule,
     rows: Rows<'_>,
     steps: &[String],
@@ -80,18 +80,13 @@ pub async fn judge(
         .bind::<SqlUuid, _>(last)
         .bind::<Array<Text>, _>(steps)
         .bind::<Interval, _>(in_future(age))
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     Ok(verdict)
 }
 
 /// The id that the page after the one from `first` on begins with; `None` if there is no page after it.
-pub async fn next_page(
-    conn: &mut Conn,
-    reach: AuditReach,
-    first: Uuid,
-    page_rows: i64,
-) -> Result<Option<Uuid>, DbError> {
+pub async fn next_page(conn: &Conn, reach: AuditReach, first: Uuid, page_rows: i64) -> Result<Option<Uuid>, DbError> {
     #[derive(QueryableByName)]
     struct Next {
         #[diesel(sql_type = SqlUuid)]
@@ -107,7 +102,7 @@ pub async fn next_page(
     let statement =
         format!("select {column} as id from {table} where {column} > $1 order by {column} offset $2 limit 1");
     let query = diesel::sql_query(statement).bind::<SqlUuid, _>(first).bind::<BigInt, _>(page_rows);
-    Ok(query.get_result::<Next>(conn).await.optional()?.map(|next| next.id))
+    Ok(query.get_result::<Next>(&mut &*conn).await.optional()?.map(|next| next.id))
 }
 
 /// The database at one moment.
@@ -125,26 +120,26 @@ pub struct Moment {
 }
 
 /// Looks at the clock, the events and the transactions under way, all in one snapshot.
-pub async fn moment(conn: &mut Conn) -> Result<Moment, DbError> {
+pub async fn moment(conn: &Conn) -> Result<Moment, DbError> {
     let moment = diesel::sql_query(
         "select statement_timestamp() as taken_at, coalesce((select max(id) from events), 0) as newest_event,
              pg_snapshot_xmin(pg_current_snapshot())::text::bigint as oldest_transaction",
     )
-    .get_result(conn)
+    .get_result(&mut &*conn)
     .await?;
     Ok(moment)
 }
 
 /// The number of this very transaction: whatever had begun to write before has a lower one. The upper end of a snapshot
 /// would not do, because transactions under way can be above it.
-pub async fn own_transaction(conn: &mut Conn) -> Result<i64, DbError> {
+pub async fn own_transaction(conn: &Conn) -> Result<i64, DbError> {
     #[derive(QueryableByName)]
     struct Own {
         #[diesel(sql_type = BigInt)]
         number: i64,
     }
     let query = diesel::sql_query("select pg_current_xact_id()::text::bigint as number");
-    Ok(query.get_result::<Own>(conn).await?.number)
+    Ok(query.get_result::<Own>(&mut &*conn).await?.number)
 }
 
 /// A batch of events.
@@ -162,7 +157,7 @@ pub struct Batch {
 }
 
 /// The next events after `after` and up to `until`.
-pub async fn changed_orders(conn: &mut Conn, after: i64, until: i64, limit_rows: i64) -> Result<Batch, DbError> {
+pub async fn changed_orders(conn: &Conn, after: i64, until: i64, limit_rows: i64) -> Result<Batch, DbError> {
     let batch = diesel::sql_query(
         "select count(*) as events, coalesce(max(id), 0) as last,
              coalesce(array_agg(distinct order_id), '{}') as orders
@@ -171,7 +166,7 @@ pub async fn changed_orders(conn: &mut Conn, after: i64, until: i64, limit_rows:
     .bind::<BigInt, _>(after)
     .bind::<BigInt, _>(until)
     .bind::<BigInt, _>(limit_rows)
-    .get_result(conn)
+    .get_result(&mut &*conn)
     .await?;
     Ok(batch)
 }
@@ -183,24 +178,24 @@ struct Found {
 }
 
 /// The products that these orders took stock of.
-pub async fn products_of(conn: &mut Conn, orders: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
+pub async fn products_of(conn: &Conn, orders: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
     let query = "select distinct product_id as id from order_items where order_id = any ($1)";
-    let found = diesel::sql_query(query).bind::<Array<SqlUuid>, _>(orders).load::<Found>(conn).await?;
+    let found = diesel::sql_query(query).bind::<Array<SqlUuid>, _>(orders).load::<Found>(&mut &*conn).await?;
     Ok(found.into_iter().map(|found| found.id).collect())
 }
 
 /// The products whose stock was adjusted since.
-pub async fn products_adjusted_since(conn: &mut Conn, since: DateTime<Utc>) -> Result<Vec<Uuid>, DbError> {
+pub async fn products_adjusted_since(conn: &Conn, since: DateTime<Utc>) -> Result<Vec<Uuid>, DbError> {
     let query = "select distinct product_id as id from stock_adjustments where id >= $1";
-    let found = diesel::sql_query(query).bind::<SqlUuid, _>(first_id_at(since)).load::<Found>(conn).await?;
+    let found = diesel::sql_query(query).bind::<SqlUuid, _>(first_id_at(since)).load::<Found>(&mut &*conn).await?;
     Ok(found.into_iter().map(|found| found.id).collect())
 }
 
 /// What idempotency keys can stand for: these orders, their payments and cancellations.
-pub async fn resources_of(conn: &mut Conn, orders: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
+pub async fn resources_of(conn: &Conn, orders: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
     let query = "select id from unnest($1) id
          union all select p.id from payments p where p.order_id = any ($1)
          union all select c.id from cancellations c where c.order_id = any ($1)";
-    let found = diesel::sql_query(query).bind::<Array<SqlUuid>, _>(orders).load::<Found>(conn).await?;
+    let found = diesel::sql_query(query).bind::<Array<SqlUuid>, _>(orders).load::<Found>(&mut &*conn).await?;
     Ok(found.into_iter().map(|found| found.id).collect())
 }

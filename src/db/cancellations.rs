@@ -1,5 +1,6 @@
 //! Cancellations and the units they give back.
 
+mod ahead;
 mod due;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
+pub use self::ahead::{finish, write, write_unit};
 pub use self::due::{lease_due, lease_open, leased_until, next_attempt, postpone, put_off, renew_key};
 use super::locks::{self, Rank};
 use super::schema::{cancellation_items, cancellations};
@@ -82,7 +84,7 @@ pub struct NewCancellation {
 }
 
 /// Writes the intent. The payment's and the lines' capacity must have been taken in the same transaction.
-pub async fn insert(conn: &mut Conn, new: NewCancellation) -> Result<CancellationRow, DbError> {
+pub async fn insert(conn: &Conn, new: NewCancellation) -> Result<CancellationRow, DbError> {
     let (id, order_id) = (new.id, new.order_id);
     let row = diesel::insert_into(cancellations::table)
         .values((
@@ -99,14 +101,14 @@ pub async fn insert(conn: &mut Conn, new: NewCancellation) -> Result<Cancellatio
             cancellations::trace_id.eq(new.trace_id),
         ))
         .returning(CancellationRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     insert_units(conn, id, order_id, &new.units).await?;
     Ok(row)
 }
 
 /// Records a cancel that was made in the PG's own console. `false` if it is known already.
-pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgCancel) -> Result<bool, DbError> {
+pub async fn insert_external(conn: &Conn, new: NewCancellation, cancel: &PgCancel) -> Result<bool, DbError> {
     let (id, order_id) = (new.id, new.order_id);
     // The same cancel may be found twice, by two who ask about one payment.
     locks::belongs_to(Rank::Order, order_id.uuid());
@@ -126,7 +128,7 @@ pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgC
             cancellations::trace_id.eq(new.trace_id),
         ))
         .on_conflict_do_nothing()
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     if inserted == 1 {
         insert_units(conn, id, order_id, &new.units).await?;
@@ -136,7 +138,7 @@ pub async fn insert_external(conn: &mut Conn, new: NewCancellation, cancel: &PgC
 
 /// Lets a cancellation give back `units` more.
 pub async fn add_units(
-    conn: &mut Conn,
+    conn: &Conn,
     id: CancellationId,
     order_id: OrderId,
     units: &[LineQuantity],
@@ -145,7 +147,7 @@ pub async fn add_units(
 }
 
 async fn insert_units(
-    conn: &mut Conn,
+    conn: &Conn,
     id: CancellationId,
     order_id: OrderId,
     units: &[LineQuantity],
@@ -170,38 +172,54 @@ async fn insert_units(
         .on_conflict((cancellation_items::cancellation_id, cancellation_items::line))
         .do_update()
         .set(cancellation_items::quantity.eq(cancellation_items::quantity + excluded(cancellation_items::quantity)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// The cancellation, without locking it.
-pub async fn find(conn: &mut Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
-    Ok(cancellations::table.find(id).select(CancellationRow::as_select()).first(conn).await.optional()?)
+pub async fn find(conn: &Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
+    Ok(cancellations::table.find(id).select(CancellationRow::as_select()).first(&mut &*conn).await.optional()?)
 }
 
 /// The cancellation, locked. Its order and payment must be locked already.
-pub async fn lock(conn: &mut Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
+pub async fn lock(conn: &Conn, id: CancellationId) -> Result<Option<CancellationRow>, DbError> {
     locks::takes(Rank::Cancellation, id.uuid());
-    let row =
-        cancellations::table.find(id).select(CancellationRow::as_select()).for_update().first(conn).await.optional()?;
+    let row = cancellations::table
+        .find(id)
+        .select(CancellationRow::as_select())
+        .for_update()
+        .first(&mut &*conn)
+        .await
+        .optional()?;
     Ok(row)
 }
 
 /// The units a cancellation gives back.
-pub async fn units(conn: &mut Conn, id: CancellationId) -> Result<Vec<LineQuantity>, DbError> {
+pub async fn units(conn: &Conn, id: CancellationId) -> Result<Vec<LineQuantity>, DbError> {
     let rows: Vec<(i32, i32)> = cancellation_items::table
         .filter(cancellation_items::cancellation_id.eq(id))
         .select((cancellation_items::line, cancellation_items::quantity))
         .order(cancellation_items::line)
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows.into_iter().map(|(line, quantity)| LineQuantity { line, quantity }).collect())
 }
 
+/// The cancellations of a payment without their units, oldest first.
+pub async fn of_payment(conn: &Conn, payment: PaymentId) -> Result<Vec<CancellationRow>, DbError> {
+    let rows = cancellations::table
+        .filter(cancellations::payment_id.eq(payment))
+        .select(CancellationRow::as_select())
+        .order(cancellations::id)
+        .load(&mut &*conn)
+        .await?;
+    Ok(rows)
+}
+
 /// All cancellations of these payments with their units, oldest first.
 pub async fn of_payments(
-    conn: &mut Conn,
+    conn: &Conn,
     payments: &[PaymentId],
 ) -> Result<Vec<(CancellationRow, Vec<LineQuantity>)>, DbError> {
     let ids: Vec<uuid::Uuid> = payments.iter().map(|id| id.uuid()).collect();
@@ -209,14 +227,14 @@ pub async fn of_payments(
         .filter(cancellations::payment_id.eq_any(ids))
         .select(CancellationRow::as_select())
         .order(cancellations::id)
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     let ids: Vec<uuid::Uuid> = rows.iter().map(|row| row.id.uuid()).collect();
     let units: Vec<(CancellationId, i32, i32)> = cancellation_items::table
         .filter(cancellation_items::cancellation_id.eq_any(ids))
         .select((cancellation_items::cancellation_id, cancellation_items::line, cancellation_items::quantity))
         .order((cancellation_items::cancellation_id, cancellation_items::line))
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     let with_units = rows.into_iter().map(|row| {
         let own = units.iter().filter(|(id, ..)| *id == row.id);
@@ -227,43 +245,43 @@ pub async fn of_payments(
 }
 
 /// The PG's transaction keys of a payment's decided cancellations.
-pub async fn known_transactions(conn: &mut Conn, payment: PaymentId) -> Result<Vec<String>, DbError> {
+pub async fn known_transactions(conn: &Conn, payment: PaymentId) -> Result<Vec<String>, DbError> {
     let keys: Vec<Option<String>> = cancellations::table
         .filter(cancellations::payment_id.eq(payment))
         .filter(cancellations::provider_transaction_key.is_not_null())
         .select(cancellations::provider_transaction_key)
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(keys.into_iter().flatten().collect())
 }
 
 /// The payment's undecided cancellation, if there is one.
-pub async fn open_of(conn: &mut Conn, payment: PaymentId) -> Result<Option<CancellationRow>, DbError> {
+pub async fn open_of(conn: &Conn, payment: PaymentId) -> Result<Option<CancellationRow>, DbError> {
     let row = cancellations::table
         .filter(cancellations::payment_id.eq(payment))
         .filter(cancellations::status.eq(CancellationStatus::Requested))
         .select(CancellationRow::as_select())
-        .first(conn)
+        .first(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
 }
 
 /// The newest cancellation of a payment that came from a remembered cancel of its order.
-pub async fn newest_wish(conn: &mut Conn, payment: PaymentId) -> Result<Option<CancellationRow>, DbError> {
+pub async fn newest_wish(conn: &Conn, payment: PaymentId) -> Result<Option<CancellationRow>, DbError> {
     let row = cancellations::table
         .filter(cancellations::payment_id.eq(payment))
         .filter(cancellations::origin.eq(CancellationOrigin::Wish))
         .select(CancellationRow::as_select())
         .order(cancellations::id.desc())
-        .first(conn)
+        .first(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
 }
 
 /// Lowers what an undecided cancellation gives back; returns its new version.
-pub async fn reduce(conn: &mut Conn, id: CancellationId, amount: i64) -> Result<i32, DbError> {
+pub async fn reduce(conn: &Conn, id: CancellationId, amount: i64) -> Result<i32, DbError> {
     locks::takes(Rank::Cancellation, id.uuid());
     let version = diesel::update(cancellations::table.find(id))
         .set((
@@ -272,14 +290,14 @@ pub async fn reduce(conn: &mut Conn, id: CancellationId, amount: i64) -> Result<
             cancellations::updated_at.eq(now),
         ))
         .returning(cancellations::version)
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     Ok(version)
 }
 
 /// `requested → done`, with what really went back; returns the new row.
 pub async fn set_done(
-    conn: &mut Conn,
+    conn: &Conn,
     id: CancellationId,
     cancel: &PgCancel,
     moved_amount: i64,
@@ -298,13 +316,13 @@ pub async fn set_done(
             cancellations::updated_at.eq(now),
         ))
         .returning(CancellationRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     Ok(row)
 }
 
 /// `requested → refused`; returns the new row.
-pub async fn set_refused(conn: &mut Conn, id: CancellationId, refusal: &Refusal) -> Result<CancellationRow, DbError> {
+pub async fn set_refused(conn: &Conn, id: CancellationId, refusal: &Refusal) -> Result<CancellationRow, DbError> {
     locks::takes(Rank::Cancellation, id.uuid());
     let row = diesel::update(cancellations::table.find(id))
         .set((
@@ -318,18 +336,13 @@ pub async fn set_refused(conn: &mut Conn, id: CancellationId, refusal: &Refusal)
             cancellations::updated_at.eq(now),
         ))
         .returning(CancellationRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     Ok(row)
 }
 
 /// Records the first doubt about a cancellation as an event-worthy change; returns the new version.
-pub async fn set_doubt(
-    conn: &mut Conn,
-    id: CancellationId,
-    doubt: DoubtReason,
-    wait: Duration,
-) -> Result<i32, DbError> {
+pub async fn set_doubt(conn: &Conn, id: CancellationId, doubt: DoubtReason, wait: Duration) -> Result<i32, DbError> {
     locks::takes(Rank::Cancellation, id.uuid());
     let version = diesel::update(cancellations::table.find(id))
         .set((
@@ -340,7 +353,7 @@ pub async fn set_doubt(
             cancellations::updated_at.eq(now),
         ))
         .returning(cancellations::version)
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     Ok(version)
 }

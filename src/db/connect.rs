@@ -50,12 +50,6 @@ impl DbConfig {
     pub fn answer_within(&self) -> Duration {
         self.statement_timeout * 2
     }
-
-    /// How long an idle connection may take to answer `select 1` before it is replaced. Two such tries fit into a
-    /// request's wait for a connection.
-    fn ping_within(&self) -> Duration {
-        self.pool_wait * 2 / 5
-    }
 }
 
 /// What can be wrong before the first statement.
@@ -93,9 +87,8 @@ fn parse(url: &str) -> Result<(tokio_postgres::Config, tls::SslMode), ConnectErr
 pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
     let dialer = Arc::new(Dialer::new(config)?);
     let mut manager = ManagerConfig::default();
-    let ping_within = config.ping_within();
-    // Bounded: else a connection whose other end fell silent costs each request its whole wait, and is put back.
-    manager.recycling_method = RecyclingMethod::CustomFunction(Box::new(move |conn| ping(conn, ping_within).boxed()));
+    // `Db` tests a connection itself: by the beginning of a transaction where there is one.
+    manager.recycling_method = RecyclingMethod::Fast;
     manager.custom_setup = Box::new(move |_| {
         let dialer = Arc::clone(&dialer);
         async move { dialer.dial().await.map_err(|error| ConnectionError::BadConnection(error.to_string())) }.boxed()
@@ -103,6 +96,7 @@ pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), manager);
     bb8::Pool::builder()
         .max_size(config.pool_connections_max)
+        .test_on_check_out(false)
         .connection_timeout(config.pool_wait)
         .max_lifetime(Some(Duration::from_secs(30 * 60)))
         .build(manager)
@@ -110,7 +104,9 @@ pub async fn pool(config: &DbConfig) -> Result<bb8::Pool<Conn>, ConnectError> {
         .map_err(|error| ConnectError::Connect(error.to_string()))
 }
 
-async fn ping(conn: &mut Conn, within: Duration) -> Result<(), DieselError> {
+/// Whether a connection still answers. Bounded: else one whose other end fell silent costs each request its whole wait,
+/// and is put back.
+pub(super) async fn ping(conn: &mut Conn, within: Duration) -> Result<(), DieselError> {
     let silent = |_| {
         let words = "a connection of the pool does not answer any more".to_owned();
         DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new(words))

@@ -63,9 +63,15 @@ pub struct Origin {
 /// The version of an order after its first confirm began: nothing but that can be the second event of a paid order.
 const FIRST_CONFIRM: i32 = 2;
 
-/// Appends an event; `seq` is the row's version after the change.
+/// Whether [`append`] looks at the history before it writes: then it is more than one statement.
+#[must_use]
+pub fn needs_a_look(subject: Subject) -> bool {
+    matches!(subject, Subject::Order { event: OrderEvent::Paid, from: Some(OrderStatus::AwaitingDeposit), .. })
+}
+
+/// Appends an event; `seq` is the row's version after the change. One statement, unless it [`needs_a_look`].
 pub async fn append(
-    conn: &mut Conn,
+    conn: &Conn,
     order: OrderId,
     seq: i32,
     subject: Subject,
@@ -104,7 +110,7 @@ pub async fn append(
             events::detail.eq(detail),
             events::trace_id.eq(&origin.trace_id),
         ))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
@@ -119,15 +125,15 @@ fn transition(subject: Subject) -> Fact {
 }
 
 /// The stage that an order reaches for the first time by this event.
-async fn stage(conn: &mut Conn, order: OrderId, seq: i32, subject: Subject) -> Result<Option<FunnelStage>, DbError> {
-    let Subject::Order { event, from, .. } = subject else { return Ok(None) };
+async fn stage(conn: &Conn, order: OrderId, seq: i32, subject: Subject) -> Result<Option<FunnelStage>, DbError> {
+    let Subject::Order { event, .. } = subject else { return Ok(None) };
     Ok(match event {
         OrderEvent::Placed => Some(FunnelStage::OrderCreated),
         // An order that is open again can be confirmed again.
         OrderEvent::ConfirmStarted => (seq == FIRST_CONFIRM).then_some(FunnelStage::ConfirmRequested),
         OrderEvent::DepositAwaited => Some(FunnelStage::DepositAwaited),
         // Banks take deposits back, and they can come again.
-        OrderEvent::Paid if from == Some(OrderStatus::AwaitingDeposit) && was_paid(conn, order).await? => None,
+        OrderEvent::Paid if needs_a_look(subject) && was_paid(conn, order).await? => None,
         OrderEvent::Paid => Some(FunnelStage::Paid),
         OrderEvent::CanceledUnpaid | OrderEvent::Canceled => Some(FunnelStage::Canceled),
         OrderEvent::HoldExpired | OrderEvent::DepositOverdue => Some(FunnelStage::Expired),
@@ -138,12 +144,12 @@ async fn stage(conn: &mut Conn, order: OrderId, seq: i32, subject: Subject) -> R
     })
 }
 
-async fn was_paid(conn: &mut Conn, order: OrderId) -> Result<bool, DbError> {
+async fn was_paid(conn: &Conn, order: OrderId) -> Result<bool, DbError> {
     let paid = events::table
         .filter(events::aggregate.eq("order"))
         .filter(events::aggregate_id.eq(order.uuid()))
         .filter(events::kind.eq(OrderEvent::Paid.as_str()));
-    Ok(diesel::select(diesel::dsl::exists(paid)).get_result(conn).await?)
+    Ok(diesel::select(diesel::dsl::exists(paid)).get_result(&mut &*conn).await?)
 }
 
 /// An event as stored.
@@ -166,13 +172,13 @@ pub struct EventRow {
 }
 
 /// Everything that happened to an order, its payments and their cancellations, oldest first, bounded.
-pub async fn of_order(conn: &mut Conn, order: OrderId, limit_rows: i64) -> Result<Vec<EventRow>, DbError> {
+pub async fn of_order(conn: &Conn, order: OrderId, limit_rows: i64) -> Result<Vec<EventRow>, DbError> {
     let rows = events::table
         .filter(events::order_id.eq(order))
         .select(EventRow::as_select())
         .order(events::id)
         .limit(limit_rows)
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }

@@ -60,7 +60,7 @@ pub struct NewFinding {
 
 /// Files a difference; `true` if it was not known. A known one is only seen again, except that what had counted as
 /// repaired is open again.
-pub async fn file(conn: &mut Conn, new: NewFinding, origin: &Origin) -> Result<bool, DbError> {
+pub async fn file(conn: &Conn, new: NewFinding, origin: &Origin) -> Result<bool, DbError> {
     locks::takes(Rank::Finding, uuid::Uuid::nil());
     let id = FindingId::new();
     let (dedupe_key, status, reason) = (new.dedupe_key.clone(), new.status, new.reason.clone());
@@ -84,7 +84,7 @@ pub async fn file(conn: &mut Conn, new: NewFinding, origin: &Origin) -> Result<b
         ))
         .on_conflict(findings::dedupe_key)
         .do_nothing()
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     if inserted == 1 {
         note(conn, id, 1, Step { status, reason: &reason }, origin).await?;
@@ -94,11 +94,11 @@ pub async fn file(conn: &mut Conn, new: NewFinding, origin: &Origin) -> Result<b
         .filter(findings::dedupe_key.eq(&dedupe_key))
         .select(FindingRow::as_select())
         .for_update()
-        .first(conn)
+        .first(&mut &*conn)
         .await
         .optional()?;
     let Some(known) = known else { return Ok(false) };
-    diesel::update(findings::table.find(known.id)).set(findings::last_seen_at.eq(now)).execute(conn).await?;
+    diesel::update(findings::table.find(known.id)).set(findings::last_seen_at.eq(now)).execute(&mut &*conn).await?;
     if known.status == FindingStatus::Repaired {
         move_to(conn, known.id, Step { status, reason: &reason }, origin).await?;
     }
@@ -115,7 +115,7 @@ pub struct Step<'a> {
 }
 
 /// Moves a locked finding; returns it afterwards.
-pub async fn move_to(conn: &mut Conn, id: FindingId, step: Step<'_>, origin: &Origin) -> Result<FindingRow, DbError> {
+pub async fn move_to(conn: &Conn, id: FindingId, step: Step<'_>, origin: &Origin) -> Result<FindingRow, DbError> {
     locks::takes(Rank::Finding, id.uuid());
     let row: FindingRow = diesel::update(findings::table.find(id))
         .set((
@@ -124,13 +124,13 @@ pub async fn move_to(conn: &mut Conn, id: FindingId, step: Step<'_>, origin: &Or
             findings::version.eq(findings::version + 1),
         ))
         .returning(FindingRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     note(conn, id, row.version, step, origin).await?;
     Ok(row)
 }
 
-async fn note(conn: &mut Conn, id: FindingId, seq: i32, step: Step<'_>, origin: &Origin) -> Result<(), DbError> {
+async fn note(conn: &Conn, id: FindingId, seq: i32, step: Step<'_>, origin: &Origin) -> Result<(), DbError> {
     diesel::insert_into(finding_history::table)
         .values((
             finding_history::finding_id.eq(id),
@@ -140,19 +140,19 @@ async fn note(conn: &mut Conn, id: FindingId, seq: i32, step: Step<'_>, origin: 
             finding_history::actor.eq(&origin.actor),
             finding_history::trace_id.eq(&origin.trace_id),
         ))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// The finding, locked until the transaction ends.
-pub async fn lock(conn: &mut Conn, id: FindingId) -> Result<Option<FindingRow>, DbError> {
+pub async fn lock(conn: &Conn, id: FindingId) -> Result<Option<FindingRow>, DbError> {
     locks::takes(Rank::Finding, id.uuid());
-    Ok(findings::table.find(id).select(FindingRow::as_select()).for_update().first(conn).await.optional()?)
+    Ok(findings::table.find(id).select(FindingRow::as_select()).for_update().first(&mut &*conn).await.optional()?)
 }
 
 /// What is not settled about one PG payment, locked. Stock that is kept out waits for a person, whatever the PG says.
-pub async fn unsettled_of(conn: &mut Conn, provider: &str, key: &PaymentKey) -> Result<Vec<FindingRow>, DbError> {
+pub async fn unsettled_of(conn: &Conn, provider: &str, key: &PaymentKey) -> Result<Vec<FindingRow>, DbError> {
     locks::takes(Rank::Finding, uuid::Uuid::nil());
     let rows = findings::table
         .filter(findings::provider.eq(provider))
@@ -162,13 +162,13 @@ pub async fn unsettled_of(conn: &mut Conn, provider: &str, key: &PaymentKey) -> 
         .select(FindingRow::as_select())
         .order(findings::id)
         .for_update()
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
 
 /// The PG payments about which something is not settled, those not looked at for the longest first.
-pub async fn unsettled_keys(conn: &mut Conn, provider: &str, limit_rows: i64) -> Result<Vec<PaymentKey>, DbError> {
+pub async fn unsettled_keys(conn: &Conn, provider: &str, limit_rows: i64) -> Result<Vec<PaymentKey>, DbError> {
     let rows: Vec<(PaymentKey, Option<DateTime<Utc>>)> = findings::table
         .filter(findings::provider.eq(provider))
         .filter(findings::status.eq_any([FindingStatus::Open, FindingStatus::Waiting].map(FindingStatus::as_str)))
@@ -177,31 +177,31 @@ pub async fn unsettled_keys(conn: &mut Conn, provider: &str, limit_rows: i64) ->
         .select((findings::provider_payment_key, max(findings::last_seen_at)))
         .order(max(findings::last_seen_at))
         .limit(limit_rows)
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Takes note that these were looked at, and that the payment which they are about is known meanwhile.
-pub async fn seen_with(conn: &mut Conn, id: FindingId, payment: Option<(PaymentId, OrderId)>) -> Result<(), DbError> {
+pub async fn seen_with(conn: &Conn, id: FindingId, payment: Option<(PaymentId, OrderId)>) -> Result<(), DbError> {
     locks::takes(Rank::Finding, id.uuid());
     diesel::update(findings::table.find(id))
         .set((
             findings::last_seen_at.eq(now),
             payment.map(|(payment, order)| (findings::payment_id.eq(payment), findings::order_id.eq(order))),
         ))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// How many of each kind are not settled.
-pub async fn unsettled_counts(conn: &mut Conn) -> Result<Vec<(FindingKind, i64)>, DbError> {
+pub async fn unsettled_counts(conn: &Conn) -> Result<Vec<(FindingKind, i64)>, DbError> {
     let rows = findings::table
         .filter(findings::status.eq_any([FindingStatus::Open, FindingStatus::Waiting].map(FindingStatus::as_str)))
         .group_by(findings::kind)
         .select((findings::kind, count_star()))
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
@@ -220,19 +220,19 @@ pub struct FindingFilter {
 }
 
 /// What was found about one PG payment, newest first.
-pub async fn of_payment(conn: &mut Conn, provider: &str, key: &PaymentKey) -> Result<Vec<FindingRow>, DbError> {
+pub async fn of_payment(conn: &Conn, provider: &str, key: &PaymentKey) -> Result<Vec<FindingRow>, DbError> {
     let rows = findings::table
         .filter(findings::provider.eq(provider))
         .filter(findings::provider_payment_key.eq(key))
         .select(FindingRow::as_select())
         .order(findings::id.desc())
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
 
 /// A page of findings, newest first.
-pub async fn list(conn: &mut Conn, filter: FindingFilter, limit_rows: i64) -> Result<Vec<FindingRow>, DbError> {
+pub async fn list(conn: &Conn, filter: FindingFilter, limit_rows: i64) -> Result<Vec<FindingRow>, DbError> {
     let mut query =
         findings::table.select(FindingRow::as_select()).order(findings::id.desc()).limit(limit_rows).into_boxed();
     if let Some(status) = filter.status {
@@ -248,5 +248,5 @@ pub async fn list(conn: &mut Conn, filter: FindingFilter, limit_rows: i64) -> Re
     if let Some(after) = filter.after {
         query = query.filter(findings::id.lt(after));
     }
-    Ok(query.load(conn).await?)
+    Ok(query.load(&mut &*conn).await?)
 }

@@ -43,7 +43,7 @@ pub struct ClaimRow {
 
 /// Claims a key for `resource`; `false` if it is taken. Waits for a concurrent claim of the same key to commit.
 pub async fn claim(
-    conn: &mut Conn,
+    conn: &Conn,
     scope: &Scope,
     resource: Uuid,
     lease: Duration,
@@ -62,17 +62,71 @@ pub async fn claim(
             idempotency_keys::expires_at.eq(later(keep)),
         ))
         .on_conflict_do_nothing()
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(inserted == 1)
 }
 
+/// Claims a key that seemed to be free; if it is not, `idempotency_keys_pkey` refuses. Waits for a concurrent claim of
+/// the same key to commit.
+pub async fn claim_free(
+    conn: &Conn,
+    scope: &Scope,
+    resource: Uuid,
+    lease: Duration,
+    keep: Duration,
+) -> Result<(), DbError> {
+    locks::takes(Rank::Claim, resource);
+    diesel::insert_into(idempotency_keys::table)
+        .values((
+            idempotency_keys::owner.eq(&scope.owner),
+            idempotency_keys::route.eq(scope.route),
+            idempotency_keys::key.eq(&scope.key),
+            idempotency_keys::fingerprint.eq(&scope.fingerprint),
+            idempotency_keys::status.eq("in_progress"),
+            idempotency_keys::resource_id.eq(resource),
+            idempotency_keys::lease_until.eq(later(lease)),
+            idempotency_keys::expires_at.eq(later(keep)),
+        ))
+        .execute(&mut &*conn)
+        .await?;
+    Ok(())
+}
+
+/// The same, with the answer that is known already.
+pub async fn claim_answered(
+    conn: &Conn,
+    scope: &Scope,
+    resource: Uuid,
+    response: &Response,
+    lease: Duration,
+    keep: Duration,
+) -> Result<(), DbError> {
+    locks::takes(Rank::Claim, resource);
+    diesel::insert_into(idempotency_keys::table)
+        .values((
+            idempotency_keys::owner.eq(&scope.owner),
+            idempotency_keys::route.eq(scope.route),
+            idempotency_keys::key.eq(&scope.key),
+            idempotency_keys::fingerprint.eq(&scope.fingerprint),
+            idempotency_keys::status.eq("done"),
+            idempotency_keys::resource_id.eq(resource),
+            idempotency_keys::response_status.eq(response.status),
+            idempotency_keys::response_body.eq(&response.body),
+            idempotency_keys::lease_until.eq(later(lease)),
+            idempotency_keys::expires_at.eq(later(keep)),
+        ))
+        .execute(&mut &*conn)
+        .await?;
+    Ok(())
+}
+
 /// The claim on a key.
-pub async fn find(conn: &mut Conn, scope: &Scope) -> Result<Option<ClaimRow>, DbError> {
+pub async fn find(conn: &Conn, scope: &Scope) -> Result<Option<ClaimRow>, DbError> {
     let row = idempotency_keys::table
         .find((&scope.owner, scope.route, &scope.key))
         .select(ClaimRow::as_select())
-        .first(conn)
+        .first(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
@@ -88,7 +142,7 @@ pub struct Response {
 }
 
 /// Stores the answer for every open claim on `resource`.
-pub async fn answer(conn: &mut Conn, resource: Uuid, response: &Response) -> Result<(), DbError> {
+pub async fn answer(conn: &Conn, resource: Uuid, response: &Response) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
     diesel::update(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
@@ -98,37 +152,37 @@ pub async fn answer(conn: &mut Conn, resource: Uuid, response: &Response) -> Res
             idempotency_keys::response_status.eq(response.status),
             idempotency_keys::response_body.eq(&response.body),
         ))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// Frees the open claims on `resource`: nothing happened, so the same key may be tried again.
-pub async fn free(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
+pub async fn free(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
     diesel::delete(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
         .filter(idempotency_keys::status.eq("in_progress"))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// Ends the leases on `resource`: its first request was answered "not certain yet", so a repeat gets today's truth.
-pub async fn end_lease(conn: &mut Conn, resource: Uuid) -> Result<(), DbError> {
+pub async fn end_lease(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
     diesel::update(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
         .filter(idempotency_keys::status.eq("in_progress"))
         .set(idempotency_keys::lease_until.eq(now))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// Forgets keys whose time is over and that no request holds; returns how many. Waits for no lock: what somebody has in
 /// hand is left for the next time.
-pub async fn delete_expired(conn: &mut Conn, limit_rows: i64) -> Result<usize, DbError> {
+pub async fn delete_expired(conn: &Conn, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Claim, []);
     let deleted = diesel::sql_query(
         "delete from idempotency_keys where ctid = any (array(
@@ -136,7 +190,7 @@ pub async fn delete_expired(conn: &mut Conn, limit_rows: i64) -> Result<usize, D
              limit $1 for update skip locked))",
     )
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)
-    .execute(conn)
+    .execute(&mut &*conn)
     .await?;
     Ok(deleted)
 }

@@ -29,26 +29,26 @@ pub struct KeyRow {
 }
 
 /// Stores a key's hash.
-pub async fn insert(conn: &mut Conn, id: KeyId, role: &str, label: &str, hash: &[u8]) -> Result<(), DbError> {
+pub async fn insert(conn: &Conn, id: KeyId, role: &str, label: &str, hash: &[u8]) -> Result<(), DbError> {
     diesel::insert_into(api_keys::table)
         .values((api_keys::id.eq(id), api_keys::role.eq(role), api_keys::label.eq(label), api_keys::hash.eq(hash)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// All keys, oldest first.
-pub async fn list(conn: &mut Conn) -> Result<Vec<KeyRow>, DbError> {
-    Ok(api_keys::table.select(KeyRow::as_select()).order(api_keys::id).load(conn).await?)
+pub async fn list(conn: &Conn) -> Result<Vec<KeyRow>, DbError> {
+    Ok(api_keys::table.select(KeyRow::as_select()).order(api_keys::id).load(&mut &*conn).await?)
 }
 
 /// Revokes a key; `false` if there is no such live key.
-pub async fn revoke(conn: &mut Conn, id: KeyId) -> Result<bool, DbError> {
+pub async fn revoke(conn: &Conn, id: KeyId) -> Result<bool, DbError> {
     locks::takes(Rank::Key, id.uuid());
     let revoked = diesel::update(api_keys::table.find(id))
         .filter(api_keys::revoked_at.is_null())
         .set(api_keys::revoked_at.eq(now))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(revoked == 1)
 }

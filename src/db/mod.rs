@@ -1,10 +1,11 @@
 //! PostgreSQL, the only truth: the pool, transactions, and one file of statements per table family.
 //!
 //! The functions in the files below are statements named like sentences over a connection; they decide nothing and
-//! open no transaction. Transactions are opened in `payments/` and `worker/`, through [`Db::transaction`], which
-//! measures each, and never while a PG is being called.
+//! open no transaction. Transactions are opened in `payments/` and `worker/`, through [`Db::transaction`] and
+//! [`Db::transaction_after`], which measure each, and never while a PG is being called.
 
 pub mod audit;
+pub mod batch;
 pub mod cancellations;
 pub mod connect;
 pub mod events;
@@ -22,6 +23,7 @@ pub mod schema;
 mod statements;
 pub mod stock;
 pub mod told;
+mod transaction;
 pub mod types;
 pub mod webhooks;
 
@@ -31,19 +33,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+#[cfg(feature = "dev")]
 use diesel_async::AsyncConnection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::bb8;
 use diesel_async::{AnsiTransactionManager, TransactionManager};
-use tracing::{Instrument as _, Span};
 
-use crate::crash::{CrashPoint, CrashSwitch};
+use crate::crash::CrashSwitch;
 use crate::news::News;
-use crate::telemetry::labels::{Contention, Tx, TxResult};
+use crate::telemetry::labels::Contention;
 use crate::telemetry::ledger::{self, Step};
-use crate::telemetry::{record, traces};
+use crate::telemetry::record;
 
 pub use self::locks::holds_connection;
+pub use self::transaction::{Look, SendLookedWork};
 
 /// A connection, inside or outside a transaction.
 pub type Conn = AsyncPgConnection;
@@ -154,18 +157,29 @@ pub struct Db {
     connections_max: u32,
     pending: Arc<AtomicU32>,
     answer_within: Duration,
+    connect_within: Duration,
     crash: CrashSwitch,
     news: Option<Arc<News>>,
 }
 
 /// How long work may take unless [`Db::answering_within`] says otherwise.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long a connection is waited for unless [`Db::connecting_within`] says otherwise.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 impl Db {
     /// Wraps a pool made by [`connect::pool`].
     #[must_use]
     pub fn new(pool: bb8::Pool<Conn>, connections_max: u32, crash: CrashSwitch) -> Self {
-        Self { pool, connections_max, pending: Arc::default(), answer_within: ANSWER_WITHIN, crash, news: None }
+        Self {
+            pool,
+            connections_max,
+            pending: Arc::default(),
+            answer_within: ANSWER_WITHIN,
+            connect_within: CONNECT_WITHIN,
+            crash,
+            news: None,
+        }
     }
 
     /// With another limit for the work on one connection, see [`connect::DbConfig::answer_within`].
@@ -180,6 +194,18 @@ impl Db {
         Self { news: Some(news), ..self }
     }
 
+    /// With another limit for the wait for a connection that answers, see [`connect::DbConfig::pool_wait`].
+    #[must_use]
+    pub fn connecting_within(self, connect_within: Duration) -> Self {
+        Self { connect_within, ..self }
+    }
+
+    /// How long an idle connection may take to answer before it is replaced. Two such tries fit into a request's wait for
+    /// a connection.
+    fn ping_within(&self) -> Duration {
+        self.connect_within * 2 / 5
+    }
+
     /// Connections as they are now, for the gauges.
     #[must_use]
     pub fn snapshot(&self) -> record::PoolSnapshot {
@@ -192,60 +218,6 @@ impl Db {
         }
     }
 
-    /// Runs `work` in one transaction at READ COMMITTED; commits if it returns `Ok`, rolls back otherwise. If the time
-    /// is over, nobody knows whether it was committed, and its connection is thrown away.
-    pub async fn transaction<T, E, F>(&self, tx: Tx, work: F) -> Result<T, E>
-    where
-        F: for<'r> AsyncFnOnce(&'r mut Conn) -> Result<T, E> + for<'r> SendWork<&'r mut Conn, Result<T, E>> + Send,
-        T: Send,
-        E: From<DbError> + Send,
-    {
-        let _waiting = ledger::wait_for(Step::PoolWait);
-        let wanted = Instant::now();
-        let mut conn = self.connection().await?;
-        let waited = wanted.elapsed();
-        let busy = Instant::now();
-        let locked = ledger::handle().total(Step::LockWait);
-        ledger::transaction_begins();
-        let span = transaction_span(tx);
-        let (done, left) = locks::with_transaction(Box::pin(async {
-            let transaction = conn.transaction(async |conn| {
-                ledger::turn_to_connected();
-                let done = work(conn).await.map_err(TxError::Work);
-                if done.is_ok() {
-                    self.crash.reach(CrashPoint::Uncommitted(tx)).await;
-                }
-                ledger::turn_to(Step::TxCommit);
-                done
-            });
-            let ended = tokio::time::timeout(self.answer_within, transaction).await;
-            ended.unwrap_or_else(|_| Err(TxError::Work(self.no_answer().into()))).map_err(|error| match error {
-                TxError::Work(error) => error,
-                TxError::Database(error) => E::from(DbError::from(error)),
-            })
-        }))
-        .instrument(span.clone())
-        .await;
-        drop(conn);
-        if done.is_ok() {
-            told::tell(left.facts, self.news.as_deref());
-            self.crash.reach(CrashPoint::Committed(tx)).await;
-        }
-        let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
-        span.in_scope(|| {
-            record::transaction(tx, result, busy.elapsed());
-            span.record("payments.tx.result", result.as_str());
-            traces::waited("payments.tx.pool_wait_ms", waited);
-            let locked = ledger::handle().total(Step::LockWait).saturating_sub(locked);
-            traces::waited("payments.tx.lock_wait_ms", locked);
-            if let Some(contention) = left.contention {
-                record::contention(tx, contention);
-                traces::failed(contention.as_str());
-            }
-        });
-        done
-    }
-
     /// Runs read-only `work` on a connection without opening a transaction.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
@@ -254,14 +226,14 @@ impl Db {
         E: From<DbError> + Send,
     {
         let _waiting = ledger::wait_for(Step::PoolWait);
-        let mut conn = self.connection().await?;
+        let mut conn = self.answering_connection().await?;
         ledger::turn_to_connected();
         let ended =
             locks::with_connection(Box::pin(async { tokio::time::timeout(self.answer_within, work(&mut conn)).await }))
                 .await;
         if ended.is_err() {
             // Else the next one would inherit the wait.
-            AnsiTransactionManager::transaction_manager_status_mut(&mut *conn).set_in_error();
+            give_up(&mut conn);
         }
         drop(conn);
         ended.unwrap_or_else(|_| Err(self.no_answer().into()))
@@ -280,6 +252,34 @@ impl Db {
         no_answer(self.answer_within)
     }
 
+    /// A connection that has just answered.
+    async fn answering_connection(&self) -> Result<bb8::PooledConnection<'_, Conn>, DbError> {
+        let wanted = Instant::now();
+        loop {
+            let mut conn = self.connection().await?;
+            match connect::ping(&mut conn, self.ping_within()).await {
+                Ok(()) => return Ok(conn),
+                Err(error) => self.try_another(conn, wanted, error.into())?,
+            }
+        }
+    }
+
+    /// Throws a connection away that did not answer; an error if there is no time for another one.
+    fn try_another(
+        &self,
+        mut conn: bb8::PooledConnection<'_, Conn>,
+        wanted: Instant,
+        error: DbError,
+    ) -> Result<(), DbError> {
+        give_up(&mut conn);
+        if wanted.elapsed() < self.connect_within {
+            return Ok(());
+        }
+        record::pool_timeout();
+        Err(error)
+    }
+
+    /// A connection, which may be dead.
     async fn connection(&self) -> Result<bb8::PooledConnection<'_, Conn>, DbError> {
         let started = Instant::now();
         let waiting = Waiting::begin(&self.pending);
@@ -317,18 +317,13 @@ impl Own {
     }
 }
 
-fn no_answer(within: Duration) -> DbError {
-    DbError::Unavailable(format!("no answer within {within:?}"))
+/// The pool drops the connection instead of handing it out again.
+fn give_up(conn: &mut Conn) {
+    AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
 }
 
-fn transaction_span(tx: Tx) -> Span {
-    tracing::info_span!(
-        "tx",
-        otel.name = %format_args!("tx {tx}"),
-        db.system.name = "postgresql",
-        payments.tx.name = tx.as_str(),
-        payments.tx.result = tracing::field::Empty,
-    )
+fn no_answer(within: Duration) -> DbError {
+    DbError::Unavailable(format!("no answer within {within:?}"))
 }
 
 /// Lets the crash switch count this connection's statements, if it wants to.
@@ -353,18 +348,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Keeps the work's own error apart from a failing BEGIN or COMMIT.
-enum TxError<E> {
-    Work(E),
-    Database(DieselError),
-}
-
-impl<E> From<DieselError> for TxError<E> {
-    fn from(error: DieselError) -> Self {
-        Self::Database(error)
     }
 }
 

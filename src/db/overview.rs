@@ -61,12 +61,14 @@ impl Lead {
     }
 }
 
-async fn take(conn: &mut Conn) -> Result<bool, DbError> {
-    Ok(diesel::select(sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(LOCK).sql(")")).get_result(conn).await?)
+async fn take(conn: &Conn) -> Result<bool, DbError> {
+    Ok(diesel::select(sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(LOCK).sql(")"))
+        .get_result(&mut &*conn)
+        .await?)
 }
 
 /// Everything, read one after the other. Nothing is shown before all of it is there.
-async fn figures(conn: &mut Conn) -> Result<Overview, DbError> {
+async fn figures(conn: &Conn) -> Result<Overview, DbError> {
     let (unresolved, amounts) = (unresolved(conn).await?, unresolved_amounts(conn).await?);
     let stock = stock(conn).await?;
     let reconciled = reconciliations::all(conn).await?;
@@ -103,7 +105,7 @@ impl Counted {
     }
 }
 
-async fn unresolved(conn: &mut Conn) -> Result<Vec<(UnresolvedKind, Backlog)>, DbError> {
+async fn unresolved(conn: &Conn) -> Result<Vec<(UnresolvedKind, Backlog)>, DbError> {
     let rows: Vec<Counted> = diesel::sql_query(
         "select 'payment' as aggregate, 'confirm' as word, count(*) as count, min(confirm_started_at) as oldest_at
          from payments where inquire_at is not null and status = 'confirming'
@@ -111,7 +113,7 @@ async fn unresolved(conn: &mut Conn) -> Result<Vec<(UnresolvedKind, Backlog)>, D
          select 'cancellation', 'cancel', count(*), min(created_at)
          from cancellations where inquire_at is not null and status = 'requested'",
     )
-    .load(conn)
+    .load(&mut &*conn)
     .await?;
     Ok(rows.iter().filter_map(|row| Some((UnresolvedKind::parse(&row.word)?, row.backlog()))).collect())
 }
@@ -126,7 +128,7 @@ struct AtRisk {
     amount: i64,
 }
 
-async fn unresolved_amounts(conn: &mut Conn) -> Result<Vec<(UnresolvedKind, CurrencyLabel, i64)>, DbError> {
+async fn unresolved_amounts(conn: &Conn) -> Result<Vec<(UnresolvedKind, CurrencyLabel, i64)>, DbError> {
     let rows: Vec<AtRisk> = diesel::sql_query(
         "select 'confirm' as kind, currency, sum(amount)::bigint as amount
          from payments where inquire_at is not null and status = 'confirming' group by currency
@@ -135,14 +137,14 @@ async fn unresolved_amounts(conn: &mut Conn) -> Result<Vec<(UnresolvedKind, Curr
          from cancellations c join payments p on p.id = c.payment_id
          where c.inquire_at is not null and c.status = 'requested' group by p.currency",
     )
-    .load(conn)
+    .load(&mut &*conn)
     .await?;
     let currency = |row: &AtRisk| Currency::parse(&row.currency).map_or(CurrencyLabel::Other, CurrencyLabel::from);
     Ok(rows.iter().filter_map(|row| Some((UnresolvedKind::parse(&row.kind)?, currency(row), row.amount))).collect())
 }
 
 /// Where a row's columns do not tell since when it stands where it does, the history does; of those there are few.
-async fn in_state(conn: &mut Conn) -> Result<Vec<(Aggregate, StatusWord, Backlog)>, DbError> {
+async fn in_state(conn: &Conn) -> Result<Vec<(Aggregate, StatusWord, Backlog)>, DbError> {
     let rows: Vec<Counted> = diesel::sql_query(
         "select 'order' as aggregate, status as word, count(*) as count, min(updated_at) as oldest_at
          from orders where status in ('pending', 'awaiting_deposit') group by status
@@ -164,7 +166,7 @@ async fn in_state(conn: &mut Conn) -> Result<Vec<(Aggregate, StatusWord, Backlog
          union all
          select 'cancellation', 'requested', count(*), min(created_at) from cancellations where status = 'requested'",
     )
-    .load(conn)
+    .load(&mut &*conn)
     .await?;
     let state = |row: &Counted| Some((Aggregate::parse(&row.aggregate)?, StatusWord::parse(&row.word)?, row.backlog()));
     Ok(rows.iter().filter_map(state).collect())
@@ -180,42 +182,42 @@ struct HeldStock {
     oldest_at: Option<DateTime<Utc>>,
 }
 
-async fn stock(conn: &mut Conn) -> Result<HeldStock, DbError> {
+async fn stock(conn: &Conn) -> Result<HeldStock, DbError> {
     let held = diesel::sql_query(
         "select (select coalesce(sum(i.quantity), 0)::bigint from orders o join order_items i on i.order_id = o.id
                  where o.status in ('pending', 'confirming', 'awaiting_deposit')) as held_units,
              count(*) as overdue, min(hold_expires_at) as oldest_at
          from orders where status = 'pending' and hold_expires_at < now()",
     )
-    .get_result(conn)
+    .get_result(&mut &*conn)
     .await?;
     Ok(held)
 }
 
-async fn webhooks(conn: &mut Conn) -> Result<Backlog, DbError> {
+async fn webhooks(conn: &Conn) -> Result<Backlog, DbError> {
     let row: Counted = diesel::sql_query(
         "select '' as aggregate, '' as word, count(*) as count, min(next_at) as oldest_at
          from webhook_inbox where processed_at is null and next_at <= now()",
     )
-    .get_result(conn)
+    .get_result(&mut &*conn)
     .await?;
     Ok(row.backlog())
 }
 
-async fn findings(conn: &mut Conn) -> Result<Vec<(FindingKind, Backlog)>, DbError> {
+async fn findings(conn: &Conn) -> Result<Vec<(FindingKind, Backlog)>, DbError> {
     let rows: Vec<Counted> = diesel::sql_query(
         "select '' as aggregate, kind as word, count(*) as count, min(first_seen_at) as oldest_at
          from findings where status in ('open', 'waiting') group by kind",
     )
-    .load(conn)
+    .load(&mut &*conn)
     .await?;
     Ok(rows.iter().filter_map(|row| Some((FindingKind::parse(&row.word)?, row.backlog()))).collect())
 }
 
-async fn idempotency(conn: &mut Conn) -> Result<Option<DateTime<Utc>>, DbError> {
+async fn idempotency(conn: &Conn) -> Result<Option<DateTime<Utc>>, DbError> {
     use super::schema::idempotency_keys::dsl::{created_at, idempotency_keys, status};
     let open = idempotency_keys.filter(status.eq("in_progress"));
-    Ok(open.select(diesel::dsl::min(created_at)).first(conn).await?)
+    Ok(open.select(diesel::dsl::min(created_at)).first(&mut &*conn).await?)
 }
 
 #[derive(QueryableByName)]
@@ -232,14 +234,14 @@ struct Sessions {
 
 /// Of this database, but the connections, which all databases of the server share. Another role's sessions show their
 /// waits only to members of `pg_read_all_stats`.
-async fn server(conn: &mut Conn) -> Result<Server, DbError> {
+async fn server(conn: &Conn) -> Result<Server, DbError> {
     let row: Sessions = diesel::sql_query(
         "select count(*) filter (where datname = current_database() and wait_event_type = 'Lock') as blocked,
              min(xact_start) filter (where datname = current_database() and pid <> pg_backend_pid()) as oldest_at,
              count(*) as connections, current_setting('max_connections')::int as connections_max
          from pg_stat_activity where backend_type = 'client backend'",
     )
-    .get_result(conn)
+    .get_result(&mut &*conn)
     .await?;
     Ok(Server {
         blocked_sessions: row.blocked,
@@ -250,7 +252,7 @@ async fn server(conn: &mut Conn) -> Result<Server, DbError> {
 }
 
 /// Answers if the database does.
-pub async fn ping(conn: &mut Conn) -> Result<(), DbError> {
-    diesel::sql_query("select 1").execute(conn).await?;
+pub async fn ping(conn: &Conn) -> Result<(), DbError> {
+    diesel::sql_query("select 1").execute(&mut &*conn).await?;
     Ok(())
 }

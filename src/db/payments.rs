@@ -1,5 +1,6 @@
 //! Payments: rows that stand for one PG payment each.
 
+mod ahead;
 mod due;
 
 use std::time::Duration;
@@ -10,6 +11,8 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
+pub(in crate::db) use self::ahead::stored;
+pub use self::ahead::{change, insert_confirm, take_known_capacity};
 pub use self::due::{lease_due, lease_open, leased_until, next_attempt, postpone, put_off};
 use super::locks::{self, Rank};
 use super::schema::payments;
@@ -108,7 +111,7 @@ pub struct NewConfirm {
 
 /// Writes the intent to confirm: a new row, or the same PG payment again if it certainly was not sent before.
 /// `None` if that PG payment is known and may not be confirmed (again) for this order.
-pub async fn begin_confirm(conn: &mut Conn, confirm: NewConfirm) -> Result<Option<PaymentRow>, DbError> {
+pub async fn begin_confirm(conn: &Conn, confirm: NewConfirm) -> Result<Option<PaymentRow>, DbError> {
     let again = payments::status
         .eq(PaymentStatus::Ready)
         .and(payments::order_id.eq(confirm.order_id))
@@ -143,68 +146,65 @@ pub async fn begin_confirm(conn: &mut Conn, confirm: NewConfirm) -> Result<Optio
     locks::takes(Rank::Payment, confirm.id.uuid());
     let row = diesel::query_dsl::methods::FilterDsl::filter(upsert, again)
         .returning(PaymentRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
 }
 
 /// The payment, without locking it.
-pub async fn find(conn: &mut Conn, id: PaymentId) -> Result<Option<PaymentRow>, DbError> {
-    Ok(payments::table.find(id).select(PaymentRow::as_select()).first(conn).await.optional()?)
+pub async fn find(conn: &Conn, id: PaymentId) -> Result<Option<PaymentRow>, DbError> {
+    Ok(payments::table.find(id).select(PaymentRow::as_select()).first(&mut &*conn).await.optional()?)
 }
 
 /// The payment, locked until the transaction ends. Its order must be locked already.
-pub async fn lock(conn: &mut Conn, id: PaymentId) -> Result<Option<PaymentRow>, DbError> {
+pub async fn lock(conn: &Conn, id: PaymentId) -> Result<Option<PaymentRow>, DbError> {
     locks::takes(Rank::Payment, id.uuid());
-    Ok(payments::table.find(id).select(PaymentRow::as_select()).for_update().first(conn).await.optional()?)
+    Ok(payments::table.find(id).select(PaymentRow::as_select()).for_update().first(&mut &*conn).await.optional()?)
 }
 
 /// The payment that stands for this PG payment.
-pub async fn find_by_key(conn: &mut Conn, provider: &str, key: &PaymentKey) -> Result<Option<PaymentRow>, DbError> {
+pub async fn find_by_key(conn: &Conn, provider: &str, key: &PaymentKey) -> Result<Option<PaymentRow>, DbError> {
     let row = payments::table
         .filter(payments::provider.eq(provider))
         .filter(payments::provider_payment_key.eq(key))
         .select(PaymentRow::as_select())
-        .first(conn)
+        .first(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
 }
 
 /// The payments that stand for these PG payments.
-pub async fn find_by_keys(conn: &mut Conn, provider: &str, keys: &[&str]) -> Result<Vec<PaymentRow>, DbError> {
+pub async fn find_by_keys(conn: &Conn, provider: &str, keys: &[&str]) -> Result<Vec<PaymentRow>, DbError> {
     let rows = payments::table
         .filter(payments::provider.eq(provider))
         .filter(payments::provider_payment_key.eq_any(keys))
         .select(PaymentRow::as_select())
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
 
 /// All payments of an order, newest first.
-pub async fn of_order(conn: &mut Conn, order: OrderId) -> Result<Vec<PaymentRow>, DbError> {
+pub async fn of_order(conn: &Conn, order: OrderId) -> Result<Vec<PaymentRow>, DbError> {
     let rows = payments::table
         .filter(payments::order_id.eq(order))
         .select(PaymentRow::as_select())
         .order(payments::id.desc())
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
 
 /// The payment to show with each of these orders: the live one, else the newest.
-pub async fn shown_with(
-    conn: &mut Conn,
-    orders: &[OrderId],
-) -> Result<Vec<(OrderId, PaymentId, PaymentStatus)>, DbError> {
+pub async fn shown_with(conn: &Conn, orders: &[OrderId]) -> Result<Vec<(OrderId, PaymentId, PaymentStatus)>, DbError> {
     let ids: Vec<uuid::Uuid> = orders.iter().map(|id| id.uuid()).collect();
     let rows = payments::table
         .filter(payments::order_id.eq_any(ids))
         .select((payments::order_id, payments::id, payments::status))
         .order((payments::order_id, payments::id.desc()))
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
@@ -273,19 +273,19 @@ impl PaymentChange {
 }
 
 /// Applies a change to a locked payment; returns the new row, one version later.
-pub async fn apply(conn: &mut Conn, id: PaymentId, change: PaymentChange) -> Result<PaymentRow, DbError> {
+pub async fn apply(conn: &Conn, id: PaymentId, change: PaymentChange) -> Result<PaymentRow, DbError> {
     locks::takes(Rank::Payment, id.uuid());
     let row = diesel::update(payments::table.find(id))
         .set((change, payments::version.eq(payments::version + 1), payments::updated_at.eq(now)))
         .returning(PaymentRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await?;
     Ok(row)
 }
 
 /// Takes `amount` of what is left for a cancellation; `None` if less is left. Counts no version: the
 /// cancellation's own event tells the story.
-pub async fn take_capacity(conn: &mut Conn, id: PaymentId, amount: i64) -> Result<bool, DbError> {
+pub async fn take_capacity(conn: &Conn, id: PaymentId, amount: i64) -> Result<bool, DbError> {
     let limit = diesel::dsl::sql::<diesel::sql_types::BigInt>("coalesce(approved_amount, amount)");
     locks::takes(Rank::Payment, id.uuid());
     let taken = diesel::update(payments::table.find(id))
@@ -302,17 +302,17 @@ pub async fn take_capacity(conn: &mut Conn, id: PaymentId, amount: i64) -> Resul
         )
         .filter((payments::canceled_amount + payments::canceling_amount + amount).le(limit))
         .set((payments::canceling_amount.eq(payments::canceling_amount + amount), payments::updated_at.eq(now)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(taken == 1)
 }
 
 /// Gives back what a refused cancellation had taken.
-pub async fn release_capacity(conn: &mut Conn, id: PaymentId, amount: i64) -> Result<(), DbError> {
+pub async fn release_capacity(conn: &Conn, id: PaymentId, amount: i64) -> Result<(), DbError> {
     locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .set((payments::canceling_amount.eq(payments::canceling_amount - amount), payments::updated_at.eq(now)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
@@ -333,7 +333,7 @@ pub struct PaymentFilter {
 }
 
 /// A page of payments, newest first.
-pub async fn list(conn: &mut Conn, filter: PaymentFilter, limit_rows: i64) -> Result<Vec<PaymentRow>, DbError> {
+pub async fn list(conn: &Conn, filter: PaymentFilter, limit_rows: i64) -> Result<Vec<PaymentRow>, DbError> {
     let mut query =
         payments::table.select(PaymentRow::as_select()).order(payments::id.desc()).limit(limit_rows).into_boxed();
     if let Some(status) = filter.status {
@@ -351,5 +351,5 @@ pub async fn list(conn: &mut Conn, filter: PaymentFilter, limit_rows: i64) -> Re
     if let Some(after) = filter.after {
         query = query.filter(payments::id.lt(after));
     }
-    Ok(query.load(conn).await?)
+    Ok(query.load(&mut &*conn).await?)
 }

@@ -1,7 +1,9 @@
 //! The catalogue.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::now;
 use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
 use diesel_async::RunQueryDsl;
 
 use super::locks::{self, Rank};
@@ -45,48 +47,59 @@ pub struct ProductChange {
 }
 
 /// Stores a product and its empty stock row.
-pub async fn insert(conn: &mut Conn, product: ProductRow) -> Result<(), DbError> {
+pub async fn insert(conn: &Conn, product: ProductRow) -> Result<(), DbError> {
     let id = product.id;
-    diesel::insert_into(products::table).values(product).execute(conn).await?;
-    diesel::insert_into(stock::table).values((stock::product_id.eq(id), stock::available.eq(0))).execute(conn).await?;
+    diesel::insert_into(products::table).values(product).execute(&mut &*conn).await?;
+    diesel::insert_into(stock::table)
+        .values((stock::product_id.eq(id), stock::available.eq(0)))
+        .execute(&mut &*conn)
+        .await?;
     Ok(())
 }
 
 /// Applies a change; `false` if there is no such product.
-pub async fn change(conn: &mut Conn, id: ProductId, change: ProductChange) -> Result<bool, DbError> {
+pub async fn change(conn: &Conn, id: ProductId, change: ProductChange) -> Result<bool, DbError> {
     locks::takes(Rank::Product, id.uuid());
     let changed = diesel::update(products::table.find(id))
-        .set((change, products::updated_at.eq(diesel::dsl::now)))
-        .execute(conn)
+        .set((change, products::updated_at.eq(now)))
+        .execute(&mut &*conn)
         .await?;
     told::once_committed(Fact::News(Item::Product(id)));
     Ok(changed == 1)
 }
 
 /// One product with its available units.
-pub async fn find(conn: &mut Conn, id: ProductId) -> Result<Option<(ProductRow, i64)>, DbError> {
+pub async fn find(conn: &Conn, id: ProductId) -> Result<Option<(ProductRow, i64)>, DbError> {
     let found = products::table
         .find(id)
         .inner_join(stock::table.on(stock::product_id.eq(products::id)))
         .select((ProductRow::as_select(), stock::available))
-        .first(conn)
+        .first(&mut &*conn)
         .await
         .optional()?;
     Ok(found)
 }
 
 /// The products with these ids, in no order.
-pub async fn find_all(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<ProductRow>, DbError> {
+pub async fn find_all(conn: &Conn, ids: &[ProductId]) -> Result<Vec<ProductRow>, DbError> {
     let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
-    Ok(products::table.filter(products::id.eq_any(ids)).select(ProductRow::as_select()).load(conn).await?)
+    Ok(products::table.filter(products::id.eq_any(ids)).select(ProductRow::as_select()).load(&mut &*conn).await?)
+}
+
+/// The products with these ids and their available units, in no order; each with the database's clock.
+pub async fn find_with_stock(conn: &Conn, ids: &[ProductId]) -> Result<Vec<(ProductRow, i64, DateTime<Utc>)>, DbError> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let rows = products::table
+        .inner_join(stock::table.on(stock::product_id.eq(products::id)))
+        .filter(products::id.eq_any(ids))
+        .select((ProductRow::as_select(), stock::available, now.into_sql::<Timestamptz>()))
+        .load(&mut &*conn)
+        .await?;
+    Ok(rows)
 }
 
 /// A page of the catalogue, oldest first, after `after`.
-pub async fn list(
-    conn: &mut Conn,
-    after: Option<ProductId>,
-    limit_rows: i64,
-) -> Result<Vec<(ProductRow, i64)>, DbError> {
+pub async fn list(conn: &Conn, after: Option<ProductId>, limit_rows: i64) -> Result<Vec<(ProductRow, i64)>, DbError> {
     let mut query = products::table
         .inner_join(stock::table.on(stock::product_id.eq(products::id)))
         .select((ProductRow::as_select(), stock::available))
@@ -96,5 +109,5 @@ pub async fn list(
     if let Some(after) = after {
         query = query.filter(products::id.gt(after));
     }
-    Ok(query.load(conn).await?)
+    Ok(query.load(&mut &*conn).await?)
 }

@@ -38,7 +38,7 @@ pub enum Wanted {
 }
 
 /// Takes the turn of comparing with this PG; `None` if another run has it, or none is due.
-pub async fn begin(conn: &mut Conn, provider: &str, wanted: Wanted, lease: Duration) -> Result<Option<Turn>, DbError> {
+pub async fn begin(conn: &Conn, provider: &str, wanted: Wanted, lease: Duration) -> Result<Option<Turn>, DbError> {
     locks::takes(Rank::Turn, Uuid::nil());
     let first = match wanted {
         Wanted::Now => Duration::ZERO,
@@ -47,7 +47,7 @@ pub async fn begin(conn: &mut Conn, provider: &str, wanted: Wanted, lease: Durat
     diesel::insert_into(reconciliations::table)
         .values((reconciliations::provider.eq(provider), reconciliations::next_run_at.eq(later(first))))
         .on_conflict_do_nothing()
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     let owner = Uuid::now_v7();
     let free = reconciliations::lease_until.is_null().or(reconciliations::lease_until.lt(now));
@@ -58,26 +58,26 @@ pub async fn begin(conn: &mut Conn, provider: &str, wanted: Wanted, lease: Durat
     let until: Option<Option<DateTime<Utc>>> = due
         .set((reconciliations::lease_owner.eq(owner), reconciliations::lease_until.eq(later(lease).nullable())))
         .returning(reconciliations::reconciled_until)
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await
         .optional()?;
     Ok(until.map(|reconciled_until| Turn { owner, reconciled_until }))
 }
 
 /// Keeps the turn for another `lease`; `false` if another run has taken it.
-pub async fn renew(conn: &mut Conn, provider: &str, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
+pub async fn renew(conn: &Conn, provider: &str, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
     locks::takes(Rank::Turn, Uuid::nil());
     let kept = diesel::update(reconciliations::table.find(provider))
         .filter(reconciliations::lease_owner.eq(owner))
         .set(reconciliations::lease_until.eq(later(lease).nullable()))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(kept == 1)
 }
 
 /// Gives the turn back. `until` is how far everything is compared now; it never goes back.
 pub async fn end(
-    conn: &mut Conn,
+    conn: &Conn,
     provider: &str,
     owner: Uuid,
     until: Option<DateTime<Utc>>,
@@ -90,22 +90,22 @@ pub async fn end(
         reconciliations::lease_until.eq(None::<DateTime<Utc>>),
         reconciliations::next_run_at.eq(later(next_in)),
     ))
-    .execute(conn)
+    .execute(&mut &*conn)
     .await?;
     let Some(until) = until else { return Ok(()) };
     diesel::update(reconciliations::table.find(provider))
         .filter(reconciliations::reconciled_until.is_null().or(reconciliations::reconciled_until.lt(until)))
         .set(reconciliations::reconciled_until.eq(until))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// How far each PG was compared.
-pub async fn all(conn: &mut Conn) -> Result<Vec<(String, Option<DateTime<Utc>>)>, DbError> {
+pub async fn all(conn: &Conn) -> Result<Vec<(String, Option<DateTime<Utc>>)>, DbError> {
     let rows = reconciliations::table
         .select((reconciliations::provider, reconciliations::reconciled_until))
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     Ok(rows)
 }
@@ -130,7 +130,7 @@ pub type After = (DateTime<Utc>, Uuid);
 
 /// Payments whose money was taken in this time, oldest first.
 pub async fn approved_in(
-    conn: &mut Conn,
+    conn: &Conn,
     provider: &str,
     window: Window,
     after: Option<After>,
@@ -154,12 +154,12 @@ pub async fn approved_in(
         let same = payments::approved_at.eq(at).and(payments::id.gt(id));
         query = query.filter(payments::approved_at.gt(at).or(same));
     }
-    Ok(query.load(conn).await?)
+    Ok(query.load(&mut &*conn).await?)
 }
 
 /// Cancellations that were done in this time, oldest first.
 pub async fn canceled_in(
-    conn: &mut Conn,
+    conn: &Conn,
     provider: &str,
     window: Window,
     after: Option<After>,
@@ -187,11 +187,11 @@ pub async fn canceled_in(
         let same = cancellations::canceled_at.eq(at).and(cancellations::id.gt(id));
         query = query.filter(cancellations::canceled_at.gt(at).or(same));
     }
-    Ok(query.load(conn).await?)
+    Ok(query.load(&mut &*conn).await?)
 }
 
 /// The cancels that are done of these payments.
-pub async fn given_back(conn: &mut Conn, payments: &[PaymentId]) -> Result<Vec<(PaymentId, Given)>, DbError> {
+pub async fn given_back(conn: &Conn, payments: &[PaymentId]) -> Result<Vec<(PaymentId, Given)>, DbError> {
     let ids: Vec<Uuid> = payments.iter().map(|id| id.uuid()).collect();
     let rows: Vec<(PaymentId, Option<String>, i64, Option<i64>)> = cancellations::table
         .filter(cancellations::payment_id.eq_any(ids))
@@ -202,7 +202,7 @@ pub async fn given_back(conn: &mut Conn, payments: &[PaymentId]) -> Result<Vec<(
             cancellations::amount,
             cancellations::moved_amount,
         ))
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     let given = |(id, key, amount, moved): (PaymentId, Option<String>, i64, Option<i64>)| {
         Some((id, Given { transaction_key: key?, amount, moved: moved? }))

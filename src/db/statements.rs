@@ -3,7 +3,6 @@
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 
 use super::locks;
-use crate::telemetry::labels::Step;
 use crate::telemetry::ledger;
 use crate::telemetry::record;
 
@@ -26,8 +25,7 @@ impl Watch {
 impl Instrumentation for Watch {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         if matches!(event, InstrumentationEvent::StartQuery { .. }) {
-            let locks_rows = locks::statement_begins();
-            ledger::statement_begins(if locks_rows { Step::LockWait } else { Step::Statements });
+            ledger::statement_begins(locks::statement_begins());
         } else if matches!(event, InstrumentationEvent::FinishQuery { .. }) {
             ledger::statement_ended();
             if let Some((resource, elapsed)) = locks::statement_ended() {

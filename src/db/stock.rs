@@ -13,33 +13,49 @@ use crate::domain::ids::ProductId;
 use crate::news::Item;
 
 /// Takes `quantity` units if that many are left; `false` if not. The one statement that prevents overselling.
-pub async fn take(conn: &mut Conn, product: ProductId, quantity: i64) -> Result<bool, DbError> {
+pub async fn take(conn: &Conn, product: ProductId, quantity: i64) -> Result<bool, DbError> {
     locks::takes(Rank::Stock, product.uuid());
     let taken = diesel::update(stock::table.find(product))
         .filter(stock::available.ge(quantity))
         .set(stock::available.eq(stock::available - quantity))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(taken == 1)
 }
 
+/// Takes `quantity` units; if fewer are left, `stock_never_negative` refuses it, and with it the transaction.
+pub async fn take_or_fail(conn: &Conn, product: ProductId, quantity: i64) -> Result<(), DbError> {
+    locks::takes(Rank::Stock, product.uuid());
+    diesel::update(stock::table.find(product))
+        .set(stock::available.eq(stock::available - quantity))
+        .execute(&mut &*conn)
+        .await?;
+    Ok(())
+}
+
 /// Gives units back, each product in its own statement, in product order.
-pub async fn give_back(conn: &mut Conn, mut units: Vec<(ProductId, i64)>) -> Result<(), DbError> {
+pub async fn give_back(conn: &Conn, mut units: Vec<(ProductId, i64)>) -> Result<(), DbError> {
     units.sort_unstable();
     for (product, quantity) in units {
-        locks::takes(Rank::Stock, product.uuid());
-        diesel::update(stock::table.find(product))
-            .set(stock::available.eq(stock::available + quantity))
-            .execute(conn)
-            .await?;
-        told::once_committed(Fact::News(Item::Product(product)));
+        give(conn, product, quantity).await?;
     }
     Ok(())
 }
 
+/// Gives units of one product back.
+pub async fn give(conn: &Conn, product: ProductId, quantity: i64) -> Result<(), DbError> {
+    locks::takes(Rank::Stock, product.uuid());
+    diesel::update(stock::table.find(product))
+        .set(stock::available.eq(stock::available + quantity))
+        .execute(&mut &*conn)
+        .await?;
+    told::once_committed(Fact::News(Item::Product(product)));
+    Ok(())
+}
+
 /// Units that can be sold now.
-pub async fn available(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, DbError> {
-    Ok(stock::table.find(product).select(stock::available).first(conn).await.optional()?)
+pub async fn available(conn: &Conn, product: ProductId) -> Result<Option<i64>, DbError> {
+    Ok(stock::table.find(product).select(stock::available).first(&mut &*conn).await.optional()?)
 }
 
 /// A change of stock that no order explains.
@@ -67,12 +83,12 @@ pub struct AdjustmentRow {
 }
 
 /// Moves `available` by `delta`; `None` if there is no such product. Below zero the constraint refuses.
-pub async fn shift(conn: &mut Conn, product: ProductId, delta: i64) -> Result<Option<i64>, DbError> {
+pub async fn shift(conn: &Conn, product: ProductId, delta: i64) -> Result<Option<i64>, DbError> {
     locks::takes(Rank::Stock, product.uuid());
     let after = diesel::update(stock::table.find(product))
         .set(stock::available.eq(stock::available + delta))
         .returning(stock::available)
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await
         .optional()?;
     told::once_committed(Fact::News(Item::Product(product)));
@@ -80,14 +96,14 @@ pub async fn shift(conn: &mut Conn, product: ProductId, delta: i64) -> Result<Op
 }
 
 /// Appends the record of an adjustment.
-pub async fn record_adjustment(conn: &mut Conn, adjustment: AdjustmentRow) -> Result<(), DbError> {
-    diesel::insert_into(stock_adjustments::table).values(adjustment).execute(conn).await?;
+pub async fn record_adjustment(conn: &Conn, adjustment: AdjustmentRow) -> Result<(), DbError> {
+    diesel::insert_into(stock_adjustments::table).values(adjustment).execute(&mut &*conn).await?;
     Ok(())
 }
 
 /// A product's adjustments, newest first, before `before`.
 pub async fn list_adjustments(
-    conn: &mut Conn,
+    conn: &Conn,
     product: ProductId,
     before: Option<Uuid>,
     limit_rows: i64,
@@ -101,5 +117,5 @@ pub async fn list_adjustments(
     if let Some(before) = before {
         query = query.filter(stock_adjustments::id.lt(before));
     }
-    Ok(query.load(conn).await?)
+    Ok(query.load(&mut &*conn).await?)
 }

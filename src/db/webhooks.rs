@@ -49,15 +49,18 @@ pub struct DeliveryRow {
 }
 
 /// Stores a delivery; `false` if the same one is stored already.
-pub async fn store(conn: &mut Conn, delivery: NewDelivery) -> Result<bool, DbError> {
+pub async fn store(conn: &Conn, delivery: NewDelivery) -> Result<bool, DbError> {
     locks::takes(Rank::Delivery, delivery.id.uuid());
-    let stored =
-        diesel::insert_into(webhook_inbox::table).values(delivery).on_conflict_do_nothing().execute(conn).await?;
+    let stored = diesel::insert_into(webhook_inbox::table)
+        .values(delivery)
+        .on_conflict_do_nothing()
+        .execute(&mut &*conn)
+        .await?;
     Ok(stored == 1)
 }
 
 /// Leases up to `limit_rows` unread deliveries.
-pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Result<Vec<DeliveryRow>, DbError> {
+pub async fn lease_due(conn: &Conn, lease: Duration, limit_rows: i64) -> Result<Vec<DeliveryRow>, DbError> {
     let due: Vec<uuid::Uuid> = webhook_inbox::table
         .filter(webhook_inbox::processed_at.is_null())
         .filter(webhook_inbox::next_at.le(now))
@@ -67,7 +70,7 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
         .limit(limit_rows)
         .for_update()
         .skip_locked()
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     if due.is_empty() {
         return Ok(Vec::new());
@@ -79,33 +82,33 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
             webhook_inbox::attempts.eq(webhook_inbox::attempts + 1),
         ))
         .returning(DeliveryRow::as_returning())
-        .get_results(conn)
+        .get_results(&mut &*conn)
         .await?;
     Ok(rows)
 }
 
 /// Marks a delivery as read.
-pub async fn finish(conn: &mut Conn, id: DeliveryId, outcome: &str) -> Result<(), DbError> {
+pub async fn finish(conn: &Conn, id: DeliveryId, outcome: &str) -> Result<(), DbError> {
     locks::takes(Rank::Delivery, id.uuid());
     diesel::update(webhook_inbox::table.find(id))
         .set((webhook_inbox::processed_at.eq(now), webhook_inbox::outcome.eq(outcome)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// Puts a delivery back for later.
-pub async fn postpone(conn: &mut Conn, id: DeliveryId, wait: Duration) -> Result<(), DbError> {
+pub async fn postpone(conn: &Conn, id: DeliveryId, wait: Duration) -> Result<(), DbError> {
     locks::takes(Rank::Delivery, id.uuid());
     diesel::update(webhook_inbox::table.find(id))
         .set((webhook_inbox::next_at.eq(later(wait)), webhook_inbox::lease_until.eq(None::<DateTime<Utc>>)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// Forgets read deliveries older than `retention`; returns how many. Waits for no lock.
-pub async fn delete_old(conn: &mut Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
+pub async fn delete_old(conn: &Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Delivery, []);
     let deleted = diesel::sql_query(
         "delete from webhook_inbox where ctid = any (array(
@@ -114,7 +117,7 @@ pub async fn delete_old(conn: &mut Conn, retention: Duration, limit_rows: i64) -
     )
     .bind::<diesel::sql_types::Interval, _>(in_future(retention))
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)
-    .execute(conn)
+    .execute(&mut &*conn)
     .await?;
     Ok(deleted)
 }

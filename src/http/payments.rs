@@ -242,7 +242,7 @@ pub async fn get(
 }
 
 /// The payment and its order, if the caller may know of them.
-async fn reached(conn: &mut Conn, caller: &Caller, id: PaymentId) -> Result<(PaymentRow, OrderRow), Problem> {
+async fn reached(conn: &Conn, caller: &Caller, id: PaymentId) -> Result<(PaymentRow, OrderRow), Problem> {
     let payment = db::payments::find(conn, id).await?.filter(|payment| caller.reaches(payment.order_id));
     let payment = payment.ok_or_else(payment_not_found)?;
     let order = db::orders::find(conn, payment.order_id).await?.ok_or_else(payment_not_found)?;
@@ -268,7 +268,7 @@ pub async fn list(
     Ok(axum::Json(Page::cut(views, rows, |payment| payment.id.to_string())))
 }
 
-async fn read_page(conn: &mut Conn, filter: PaymentFilter, rows: i64) -> Result<Vec<PaymentView>, Problem> {
+async fn read_page(conn: &Conn, filter: PaymentFilter, rows: i64) -> Result<Vec<PaymentView>, Problem> {
     let payments = db::payments::list(conn, filter, rows).await?;
     let ids: Vec<PaymentId> = payments.iter().map(|payment| payment.id).collect();
     let cancellations = db::cancellations::of_payments(conn, &ids).await?;

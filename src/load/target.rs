@@ -235,7 +235,9 @@ fn db_config(url: SecretString) -> DbConfig {
 
 async fn open(config: &DbConfig) -> anyhow::Result<Db> {
     let pool = connect::pool(config).await?;
-    Ok(Db::new(pool, config.pool_connections_max, CrashSwitch::default()).answering_within(config.answer_within()))
+    Ok(Db::new(pool, config.pool_connections_max, CrashSwitch::default())
+        .answering_within(config.answer_within())
+        .connecting_within(config.pool_wait))
 }
 
 /// The server process behind a connection, if it runs on this machine.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::catalogue::AdjustmentKind;
 use super::resolve::Target;
 use crate::app::App;
+use crate::db::batch::Batch;
 use crate::db::stock::AdjustmentRow;
 use crate::db::{self, Conn, DbError};
 use crate::domain::evidence::DeclineClass;
@@ -43,7 +44,7 @@ pub(super) struct AfterCommit {
 
 impl AfterCommit {
     /// All units of an order that ends unpaid go back.
-    pub(super) async fn release(&mut self, conn: &mut Conn, order: OrderId) -> Result<(), DbError> {
+    pub(super) async fn release(&mut self, conn: &Conn, order: OrderId) -> Result<(), DbError> {
         for item in db::orders::items(conn, order).await? {
             *self.released.entry(item.product_id).or_default() += i64::from(item.quantity);
         }
@@ -61,12 +62,19 @@ impl AfterCommit {
     }
 
     /// Gives the units back: the transaction's last statements, each product once.
-    pub(super) async fn give_back(&self, conn: &mut Conn) -> Result<(), DbError> {
+    pub(super) async fn give_back(&self, batch: &mut Batch<'_>) -> Result<(), DbError> {
         let mut units = self.released.clone();
         for (product, quantity) in &self.restored {
             *units.entry(*product).or_default() += quantity;
         }
-        db::stock::give_back(conn, units.into_iter().collect()).await?;
+        let conn = batch.conn();
+        // In product order, as everywhere.
+        for (product, quantity) in units {
+            batch.add(db::stock::give(conn, product, quantity));
+        }
+        if !self.kept_out.is_empty() {
+            batch.send().await?;
+        }
         for (&product_id, (quantity, why)) in &self.kept_out {
             let shifted = db::stock::shift(conn, product_id, -quantity).await?;
             let available_after = shifted.ok_or(DbError::Query(diesel::result::Error::NotFound))?;

@@ -182,7 +182,7 @@ impl<'a> Judge<'a> {
         Self { settings, steps: legal_steps() }
     }
 
-    async fn rule(&self, conn: &mut Conn, rule: AuditRule, rows: Rows<'_>) -> Result<Judged, DbError> {
+    async fn rule(&self, conn: &Conn, rule: AuditRule, rows: Rows<'_>) -> Result<Judged, DbError> {
         let started = Instant::now();
         let verdict = audit::judge(conn, rule, rows, &self.steps, self.age(rule)).await?;
         Ok((rule, verdict, started.elapsed()))
@@ -191,7 +191,7 @@ impl<'a> Judge<'a> {
     /// Judges the page that begins with `first`; also returns where the next one begins.
     async fn page(
         &self,
-        conn: &mut Conn,
+        conn: &Conn,
         reach: AuditReach,
         rules: &[AuditRule],
         first: Uuid,

@@ -5,12 +5,14 @@
 //! *resolve* moves the amounts and gives the stock back. The PG's balance is certain only between cancels, so a
 //! payment has one open cancellation at a time.
 
+mod intend;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::claim::{Claim, claim};
+use self::intend::intend;
 use super::resolve::Target;
 use super::resolve_cancel::{self, CancelResolution, resolve_cancel};
 use super::{told, view};
@@ -28,13 +30,11 @@ use crate::domain::money::Money;
 use crate::domain::order::OrderStatus;
 use crate::domain::payment::{Method, PaymentStatus};
 use crate::domain::resolution::CancelEvidence;
-use crate::domain::stock::{CancelScope, ScopeError, plan_cancel};
+use crate::domain::stock::{CancelPlan, CancelScope, ScopeError, plan_cancel};
 use crate::provider::call::Call;
 use crate::provider::protection::{Permit, Refused};
 use crate::provider::{CancelRequest, RefundAccount};
 use crate::telemetry::facts::{self, Fact};
-use crate::telemetry::labels::{ProviderOperation, Tx};
-use crate::telemetry::ledger;
 use crate::telemetry::propagate::{self, Link};
 use crate::telemetry::traces;
 
@@ -201,54 +201,7 @@ impl From<CancelError> for Stop {
     }
 }
 
-async fn intend(app: &App, request: &Cancel, scope: &Scope, origin: &Origin) -> Result<Intended, CancelError> {
-    let intended = app
-        .db
-        .transaction(Tx::CancelIntend, async |conn| {
-            let unlocked = db::payments::find(conn, request.payment).await?.ok_or(CancelError::PaymentNotFound)?;
-            let (order, _) = db::orders::lock(conn, unlocked.order_id).await?.ok_or(CancelError::PaymentNotFound)?;
-            let payment = db::payments::lock(conn, request.payment).await?.ok_or(CancelError::PaymentNotFound)?;
-            ledger::paid_by(payment.method);
-            let id = CancellationId::new();
-            match claim(conn, scope, id.uuid(), &app.settings).await? {
-                Claim::Fresh => {}
-                Claim::Done(response) => return Err(Stop::Replay(response)),
-                Claim::Unresolved(known) => return Err(Stop::Known(CancellationId::from(known))),
-                Claim::InFlight => return Err(CancelError::KeyInFlight.into()),
-                Claim::Mismatch => return Err(CancelError::KeyMismatch.into()),
-            }
-            check(&payment, request)?;
-            // Only now is the PG needed; no capacity is taken for a request that it would turn away.
-            let permit = app.provider.admit(ProviderOperation::Cancel).map_err(CancelError::from)?;
-            let deposited = payment.status != PaymentStatus::AwaitingDeposit;
-            let needs_account = payment.method == Some(Method::VirtualAccount) && deposited;
-            let intent = Intent {
-                order: &order,
-                payment: &payment,
-                scope: request.scope.clone(),
-                reason: &request.reason,
-                origin: CancellationOrigin::Request,
-                needs_account,
-                recover_after: resolve_cancel::recover_after(app),
-            };
-            let (cancellation, is_full) = write_intent_as(conn, id, intent, origin).await?;
-            if payment.status == PaymentStatus::AwaitingDeposit && !is_full {
-                return Err(CancelError::PartialNotAllowed.into());
-            }
-            // An account that is not needed is not sent: recovery, which has none, must be able to repeat the request.
-            let account = request.refund_account.clone().filter(|_| needs_account);
-            let request = build(&payment, &cancellation, is_full, account);
-            Ok(Go { order, confirmed_in: payment.trace_id, cancellation, request, permit })
-        })
-        .await;
-    match intended {
-        Ok(go) => Ok(Intended::Go(Box::new(go))),
-        Err(Stop::Replay(response)) => Ok(Intended::Replay(response)),
-        Err(Stop::Known(id)) => Ok(Intended::Known(id)),
-        Err(Stop::Refused(error)) => Err(error),
-    }
-}
-
+/// Whether the payment can be canceled so.
 fn check(payment: &PaymentRow, request: &Cancel) -> Result<(), CancelError> {
     match payment.status {
         PaymentStatus::Confirming => return Err(CancelError::PaymentInFlight),
@@ -331,12 +284,12 @@ pub(super) struct Intent<'a> {
 }
 
 /// Takes the capacity and writes the cancellation with its first event, in the caller's transaction.
-pub(super) async fn write_intent(conn: &mut Conn, intent: Intent<'_>, origin: &Origin) -> Result<(), CancelError> {
+pub(super) async fn write_intent(conn: &Conn, intent: Intent<'_>, origin: &Origin) -> Result<(), CancelError> {
     write_intent_as(conn, CancellationId::new(), intent, origin).await.map(|_| ())
 }
 
 async fn write_intent_as(
-    conn: &mut Conn,
+    conn: &Conn,
     id: CancellationId,
     intent: Intent<'_>,
     origin: &Origin,
@@ -363,29 +316,36 @@ async fn write_intent_as(
     {
         return Err(ScopeError::ExceedsBalance { balance: payment.balance() }.into());
     }
-    let new = NewCancellation {
-        id,
-        payment_id: payment.id,
-        order_id: order.id,
-        provider: payment.provider.clone(),
-        amount: plan.amount,
-        reason: intent.reason.to_owned(),
-        origin: intent.origin,
-        needs_account: intent.needs_account,
-        units: plan.lines,
-        recover_after: intent.recover_after,
-        trace_id: origin.trace_id.clone(),
-    };
-    let row = cancellations::insert(conn, new).await?;
-    let subject = Subject::Cancellation {
-        id,
-        event: CancellationEvent::Requested,
-        from: None,
-        to: CancellationStatus::Requested,
-    };
-    let detail = json!({ "amount": row.amount, "origin": row.origin.as_str(), "payment": payment.id });
+    let is_full = plan.is_full;
+    let row = cancellations::insert(conn, intent.new_cancellation(id, plan, origin)).await?;
+    let (subject, detail) = requested(&row);
     events::append(conn, order.id, row.version, subject, origin, detail).await?;
-    Ok((row, plan.is_full))
+    Ok((row, is_full))
+}
+
+impl Intent<'_> {
+    fn new_cancellation(&self, id: CancellationId, plan: CancelPlan, origin: &Origin) -> NewCancellation {
+        NewCancellation {
+            id,
+            payment_id: self.payment.id,
+            order_id: self.order.id,
+            provider: self.payment.provider.clone(),
+            amount: plan.amount,
+            reason: self.reason.to_owned(),
+            origin: self.origin,
+            needs_account: self.needs_account,
+            units: plan.lines,
+            recover_after: self.recover_after,
+            trace_id: origin.trace_id.clone(),
+        }
+    }
+}
+
+/// The event of a new cancellation.
+fn requested(row: &CancellationRow) -> (Subject, Value) {
+    let (event, to) = (CancellationEvent::Requested, CancellationStatus::Requested);
+    let detail = json!({ "amount": row.amount, "origin": row.origin.as_str(), "payment": row.payment_id });
+    (Subject::Cancellation { id: row.id, event, from: None, to }, detail)
 }
 
 /// Whether an order can be canceled only by giving its payment back.

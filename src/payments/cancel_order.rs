@@ -131,7 +131,7 @@ enum Step {
 }
 
 async fn decide(
-    conn: &mut Conn,
+    conn: &Conn,
     app: &App,
     request: &CancelOrder,
     scope: &Scope,
@@ -170,7 +170,7 @@ async fn decide(
 }
 
 /// Whether a remembered cancel still waits for the payment's outcome, or for the PG to give the money back.
-async fn wish_is_open(conn: &mut Conn, order: &OrderRow) -> Result<bool, DbError> {
+async fn wish_is_open(conn: &Conn, order: &OrderRow) -> Result<bool, DbError> {
     if order.status == OrderStatus::Confirming {
         return Ok(true);
     }
@@ -178,7 +178,7 @@ async fn wish_is_open(conn: &mut Conn, order: &OrderRow) -> Result<bool, DbError
     Ok(payments.iter().any(|payment| payment.status.is_live() && payment.canceling_amount > 0))
 }
 
-async fn take_key(conn: &mut Conn, app: &App, order: &OrderRow, scope: &Scope) -> Result<(), CancelOrderError> {
+async fn take_key(conn: &Conn, app: &App, order: &OrderRow, scope: &Scope) -> Result<(), CancelOrderError> {
     match claim(conn, scope, order.id.uuid(), &app.settings).await? {
         Claim::Fresh => Ok(()),
         Claim::Done(_) | Claim::InFlight | Claim::Unresolved(_) => Err(CancelError::KeyInFlight.into()),
@@ -187,7 +187,7 @@ async fn take_key(conn: &mut Conn, app: &App, order: &OrderRow, scope: &Scope) -
 }
 
 async fn cancel_now(
-    conn: &mut Conn,
+    conn: &Conn,
     app: &App,
     order: &OrderRow,
     request: &CancelOrder,
@@ -213,7 +213,7 @@ async fn cancel_now(
 
 /// The payment's outcome is open: act on the wish once it is certain.
 async fn remember(
-    conn: &mut Conn,
+    conn: &Conn,
     app: &App,
     order: &OrderRow,
     request: &CancelOrder,
@@ -235,7 +235,7 @@ async fn remember(
 }
 
 /// The order as callers see it.
-pub async fn read(conn: &mut Conn, id: OrderId) -> Result<view::OrderView, CancelOrderError> {
+pub async fn read(conn: &Conn, id: OrderId) -> Result<view::OrderView, CancelOrderError> {
     let order = db::orders::find(conn, id).await?.ok_or(CancelOrderError::OrderNotFound)?;
     let items = db::orders::items(conn, id).await?;
     let payments = db::payments::shown_with(conn, &[id]).await?;

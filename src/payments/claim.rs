@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::resolve::{Change, ResolveError};
 use super::view;
 use crate::config::Settings;
+use crate::db::batch::Batch;
 use crate::db::idempotency::{self, Response, Scope};
 use crate::db::payments::PaymentRow;
 use crate::db::{Conn, DbError};
@@ -27,7 +28,7 @@ pub enum Claim {
 }
 
 /// Claims the key for `resource` in the caller's transaction, or says what it means already.
-pub async fn claim(conn: &mut Conn, scope: &Scope, resource: Uuid, settings: &Settings) -> Result<Claim, DbError> {
+pub async fn claim(conn: &Conn, scope: &Scope, resource: Uuid, settings: &Settings) -> Result<Claim, DbError> {
     let lease = settings.idempotency_lease;
     if idempotency::claim(conn, scope, resource, lease, settings.idempotency_keep).await? {
         return Ok(Claim::Fresh);
@@ -49,18 +50,21 @@ pub async fn claim(conn: &mut Conn, scope: &Scope, resource: Uuid, settings: &Se
 }
 
 /// Keeps the answer for the caller's key, as far as there is one.
-pub(super) async fn keep_answer(
-    conn: &mut Conn,
+pub(super) fn keep_answer(
+    batch: &mut Batch<'_>,
     payment: &PaymentRow,
     view: &view::PaymentView,
     change: &Change,
 ) -> Result<(), ResolveError> {
-    let id = payment.id.uuid();
+    let (conn, id) = (batch.conn(), payment.id.uuid());
     match change {
         Change::Nothing => {}
-        Change::StillOpen => idempotency::end_lease(conn, id).await?,
-        Change::BackToReady(_) => idempotency::free(conn, id).await?,
-        Change::Decided => idempotency::answer(conn, id, &view::stored(http_status(payment.status), view)?).await?,
+        Change::StillOpen => batch.add(idempotency::end_lease(conn, id)),
+        Change::BackToReady(_) => batch.add(idempotency::free(conn, id)),
+        Change::Decided => {
+            let response = view::stored(http_status(payment.status), view)?;
+            batch.add(async move { idempotency::answer(conn, id, &response).await });
+        }
     }
     Ok(())
 }

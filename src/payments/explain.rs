@@ -157,7 +157,7 @@ struct Gathered {
     findings: Vec<FindingRow>,
 }
 
-async fn gather(conn: &mut Conn, id: PaymentId) -> Result<Option<Gathered>, DbError> {
+async fn gather(conn: &Conn, id: PaymentId) -> Result<Option<Gathered>, DbError> {
     let Some(payment) = db::payments::find(conn, id).await? else { return Ok(None) };
     let Some(order) = db::orders::find(conn, payment.order_id).await? else { return Ok(None) };
     let leased_until = db::payments::leased_until(conn, id).await?;

@@ -33,8 +33,8 @@ pub(super) async fn record(step: &mut Step<'_>, snapshot: &Snapshot) -> Result<b
     if !keeps_money || snapshot.cancels.is_empty() {
         return Ok(false);
     }
-    let known = cancellations::known_transactions(step.conn, step.payment.id).await?;
-    let open = cancellations::open_of(step.conn, step.payment.id).await?;
+    let known = cancellations::known_transactions(step.conn().await?, step.payment.id).await?;
+    let open = cancellations::open_of(step.conn().await?, step.payment.id).await?;
     let ours = open.map(|row| format!("[{}]", row.id));
     let mut recorded = false;
     for cancel in &snapshot.cancels {
@@ -47,7 +47,7 @@ pub(super) async fn record(step: &mut Step<'_>, snapshot: &Snapshot) -> Result<b
 }
 
 async fn record_one(step: &mut Step<'_>, cancel: &PgCancel) -> Result<bool, ResolveError> {
-    let lines = resolve_cancel::lines(step.conn, step.order.id, step.order.currency).await?;
+    let lines = resolve_cancel::lines(step.conn().await?, step.order.id, step.order.currency).await?;
     let kept = step.payment.approved_amount.unwrap_or(0) - step.payment.canceled_amount;
     let plan = plan_cancel(&CancelScope::Amount(cancel.amount), kept, &lines);
     let Some(plan) = plan.ok().filter(|plan| plan.amount <= step.payment.balance()) else {
@@ -69,13 +69,13 @@ async fn record_one(step: &mut Step<'_>, cancel: &PgCancel) -> Result<bool, Reso
         recover_after: std::time::Duration::ZERO,
         trace_id: step.origin.trace_id.clone(),
     };
-    if !cancellations::insert_external(step.conn, new, cancel).await? {
+    if !cancellations::insert_external(step.conn().await?, new, cancel).await? {
         return Ok(false);
     }
     let subject =
         Subject::Cancellation { id, event: CancellationEvent::Done, from: None, to: CancellationStatus::Done };
     let detail = json!({ "amount": cancel.amount, "origin": "external" });
-    events::append(step.conn, step.order.id, 1, subject, step.origin, detail).await?;
+    events::append(step.conn().await?, step.order.id, 1, subject, step.origin, detail).await?;
     move_money(step, cancel, &plan).await?;
     once_committed(Fact::Moved(MoneyMove::Cancel, Money::new(cancel.amount, step.payment.currency)));
     if step.app.settings.external_cancel_stock == ExternalCancelStock::Hold && !plan.lines.is_empty() {
@@ -99,14 +99,14 @@ async fn move_money(step: &mut Step<'_>, cancel: &PgCancel, plan: &CancelPlan) -
     };
     step.payment_to(event, change, json!({ "amount": cancel.amount, "by": "provider" })).await?;
     step.order_to(order_event).await?;
-    crate::db::orders::take_line_capacity(step.conn, step.order.id, &plan.lines).await?;
-    resolve_cancel::restore(step.conn, &mut step.after, step.order.id, &plan.lines).await?;
+    crate::db::orders::take_line_capacity(step.conn().await?, step.order.id, &plan.lines).await?;
+    resolve_cancel::restore(step.conn().await?, &mut step.after, step.order.id, &plan.lines).await?;
     Ok(())
 }
 
 /// Has units that are given back taken out of stock again, and files what there is to decide.
 async fn keep_out(step: &mut Step<'_>, cancel: &PgCancel, lines: &[LineQuantity]) -> Result<(), ResolveError> {
-    let items = crate::db::orders::items(step.conn, step.order.id).await?;
+    let items = crate::db::orders::items(step.conn().await?, step.order.id).await?;
     let mut units: Vec<_> = lines
         .iter()
         .filter_map(|unit| {
@@ -148,7 +148,7 @@ async fn file_held(step: &mut Step<'_>, cancel: &PgCancel, units: &[(ProductId, 
         trace_id: payment.trace_id.clone(),
         occurred_at: difference.at,
     };
-    if findings::file(step.conn, new, step.origin).await? {
+    if findings::file(step.conn().await?, new, step.origin).await? {
         record::finding_filed(FindingKind::StockHeld);
     }
     Ok(())

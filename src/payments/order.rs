@@ -2,16 +2,18 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 
 use super::claim::{Claim, claim};
 use super::view;
 use crate::app::App;
+use crate::db::batch::Batch;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
-use crate::db::orders::{ItemRow, NewOrder};
+use crate::db::orders::{ItemRow, NewOrder, OrderRow};
 use crate::db::products::ProductRow;
-use crate::db::{self, Conn, DbError};
+use crate::db::{self, Conn, DbError, Look};
 use crate::domain::ids::{OrderId, ProductId};
 use crate::domain::money::{MINOR_MAX, Money, MoneyError};
 use crate::domain::order::{OrderEvent, OrderStatus};
@@ -91,22 +93,22 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
         return Err(refusal);
     }
     let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
-    let placed = app
-        .db
-        .transaction(Tx::OrderPlace, async |conn| {
-            let id = OrderId::new();
-            match claim(conn, &scope, id.uuid(), &app.settings).await? {
-                Claim::Fresh => {}
-                Claim::Done(response) => return Err(Stop::Replay(response)),
-                Claim::Mismatch => return Err(PlaceError::KeyMismatch.into()),
-                Claim::InFlight | Claim::Unresolved(_) => return Err(PlaceError::KeyInFlight.into()),
-            }
-            let response = write(conn, app, id, &request, &origin).await?;
-            idempotency::answer(conn, id.uuid(), &response).await?;
-            take_stock(conn, app.news.gate(), &request.lines).await?;
-            Ok((id, response))
-        })
-        .await;
+    let products: Vec<ProductId> = request.lines.iter().map(|(product, _)| *product).collect();
+    let look = Before { scope: &scope, products: &products };
+    let work = app.db.transaction_after(Tx::OrderPlace, look, async |conn, seen| {
+        if seen.is_clear(&request) {
+            at_once(conn, app, &request, &scope, &origin, seen).await
+        } else {
+            step_by_step(conn, app, &request, &scope, &origin).await
+        }
+    });
+    let mut placed = work.await;
+    if let Err(Stop::Refused(PlaceError::Db(DbError::Constraint(_)))) = &placed {
+        // Somebody came between the look and the writing; this way tells what is wrong now.
+        let work =
+            app.db.transaction(Tx::OrderPlace, async |conn| step_by_step(conn, app, &request, &scope, &origin).await);
+        placed = work.await;
+    }
     match placed {
         Ok((id, response)) => {
             traces::about_order(&id);
@@ -142,16 +144,110 @@ async fn at_the_gate(app: &App, request: &Place, scope: &Scope) -> Option<PlaceE
     Some(PlaceError::InsufficientStock { product, available: 0, requested })
 }
 
-async fn write(
-    conn: &mut Conn,
+/// What an order looks at before it is written.
+struct Before<'a> {
+    scope: &'a Scope,
+    products: &'a [ProductId],
+}
+
+/// What it saw there.
+struct Seen {
+    key_is_free: bool,
+    /// The products with their available units and the database's clock.
+    products: Vec<(ProductRow, i64, DateTime<Utc>)>,
+}
+
+impl Look for Before<'_> {
+    type Seen = Seen;
+
+    async fn look(&self, conn: &Conn) -> Result<Seen, DbError> {
+        let (known, products) = futures_util::join!(
+            idempotency::find(conn, self.scope),
+            db::products::find_with_stock(conn, self.products),
+        );
+        Ok(Seen { key_is_free: known?.is_none(), products: products? })
+    }
+}
+
+impl Seen {
+    /// Whether nothing seems to be in the way.
+    fn is_clear(&self, request: &Place) -> bool {
+        let is_there = |(wanted, quantity): &(ProductId, i32)| {
+            let found = self.products.iter().find(|(product, ..)| product.id == *wanted);
+            found.is_some_and(|(_, available, _)| *available >= i64::from(*quantity))
+        };
+        self.key_is_free && request.lines.iter().all(is_there)
+    }
+}
+
+/// Writes everything in one go. What is refused meanwhile undoes all of it.
+async fn at_once(
+    conn: &Conn,
     app: &App,
-    id: OrderId,
     request: &Place,
+    scope: &Scope,
     origin: &Origin,
-) -> Result<Response, PlaceError> {
+    seen: Seen,
+) -> Result<(OrderId, Response), Stop> {
+    let id = OrderId::new();
+    let now = seen.products.first().map_or_else(crate::clock::now, |(.., now)| *now);
+    let products: Vec<ProductRow> = seen.products.into_iter().map(|(product, ..)| product).collect();
+    let (new, items) = priced(id, request, &products, origin)?;
+    let settings = &app.settings;
+    let order = new.row(now, settings.hold);
+    let response = view::stored(201, &view::order(&order, &items, None))?;
+    let (lease, keep) = (settings.idempotency_lease, settings.idempotency_keep);
+    let (subject, detail) = placed_event(&order, &items);
+    let mut batch = Batch::new(conn);
+    batch.add(idempotency::claim_answered(conn, scope, id.uuid(), &response, lease, keep));
+    batch.add(db::orders::write(conn, new, settings.hold));
+    for item in items {
+        batch.add(db::orders::write_item(conn, item));
+    }
+    batch.add(events::append(conn, id, order.version, subject, origin, detail));
+    for (product, quantity) in in_lock_order(&request.lines) {
+        batch.add(db::stock::take_or_fail(conn, product, i64::from(quantity)));
+    }
+    batch.commit().await.map_err(PlaceError::Db)?;
+    Ok((id, response))
+}
+
+/// Writes one thing after the other, each after a look at what became of the one before.
+async fn step_by_step(
+    conn: &Conn,
+    app: &App,
+    request: &Place,
+    scope: &Scope,
+    origin: &Origin,
+) -> Result<(OrderId, Response), Stop> {
+    let id = OrderId::new();
+    match claim(conn, scope, id.uuid(), &app.settings).await? {
+        Claim::Fresh => {}
+        Claim::Done(response) => return Err(Stop::Replay(response)),
+        Claim::Mismatch => return Err(PlaceError::KeyMismatch.into()),
+        Claim::InFlight | Claim::Unresolved(_) => return Err(PlaceError::KeyInFlight.into()),
+    }
     let ids: Vec<ProductId> = request.lines.iter().map(|(product, _)| *product).collect();
     let products = db::products::find_all(conn, &ids).await?;
-    let (items, total) = price(id, &request.lines, &products)?;
+    let (new, items) = priced(id, request, &products, origin)?;
+    let order = db::orders::insert(conn, new, app.settings.hold).await?;
+    db::orders::insert_items(conn, items.clone()).await?;
+    let (subject, detail) = placed_event(&order, &items);
+    events::append(conn, id, order.version, subject, origin, detail).await?;
+    let response = view::stored(201, &view::order(&order, &items, None))?;
+    idempotency::answer(conn, id.uuid(), &response).await?;
+    take_stock(conn, app.news.gate(), &request.lines).await?;
+    Ok((id, response))
+}
+
+/// The order and its lines at the catalogue's prices.
+fn priced(
+    id: OrderId,
+    request: &Place,
+    products: &[ProductRow],
+    origin: &Origin,
+) -> Result<(NewOrder, Vec<ItemRow>), PlaceError> {
+    let (items, total) = price(id, &request.lines, products)?;
     let new = NewOrder {
         id,
         status: OrderStatus::Pending,
@@ -161,22 +257,20 @@ async fn write(
         customer_ref: request.customer_ref.clone(),
         trace_id: origin.trace_id.clone(),
     };
-    let order = db::orders::insert(conn, new, app.settings.hold).await?;
     facts::tell(Fact::Order(id));
     facts::tell(Fact::Money(total));
-    db::orders::insert_items(conn, items.clone()).await?;
+    Ok((new, items))
+}
+
+fn placed_event(order: &OrderRow, items: &[ItemRow]) -> (Subject, Value) {
     let subject = Subject::Order { event: OrderEvent::Placed, from: None, to: OrderStatus::Pending };
-    let detail = json!({ "amount": order.amount, "lines": items.len() });
-    events::append(conn, id, order.version, subject, origin, detail).await?;
-    Ok(view::stored(201, &view::order(&order, &items, None))?)
+    (subject, json!({ "amount": order.amount, "lines": items.len() }))
 }
 
 /// Takes each line's stock, in product order: the last thing the transaction does, so that a wanted row is held
 /// shortly and two orders never wait for each other.
-async fn take_stock(conn: &mut Conn, gate: &Gate, lines: &[(ProductId, i32)]) -> Result<(), PlaceError> {
-    let mut lines = lines.to_vec();
-    lines.sort_unstable();
-    for (product, requested) in lines {
+async fn take_stock(conn: &Conn, gate: &Gate, lines: &[(ProductId, i32)]) -> Result<(), PlaceError> {
+    for (product, requested) in in_lock_order(lines) {
         if !db::stock::take(conn, product, i64::from(requested)).await? {
             let seen_at = Instant::now();
             let available = db::stock::available(conn, product).await?.unwrap_or(0);
@@ -187,6 +281,12 @@ async fn take_stock(conn: &mut Conn, gate: &Gate, lines: &[(ProductId, i32)]) ->
         }
     }
     Ok(())
+}
+
+fn in_lock_order(lines: &[(ProductId, i32)]) -> Vec<(ProductId, i32)> {
+    let mut lines = lines.to_vec();
+    lines.sort_unstable();
+    lines
 }
 
 fn price(

@@ -1,26 +1,30 @@
 //! `resolve`: the one function that turns evidence about a payment into state, whoever brings it: the request
 //! itself, a webhook's inquiry, recovery or reconciliation. One transaction; repeating it changes nothing.
 
+mod changes;
+
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use chrono::{DateTime, Utc};
+use serde_json::json;
 
 use super::after_commit::AfterCommit;
-use super::{again, cancel, claim, doubt, external, recovery, told, view};
+use super::{again, cancel, claim, external, recovery, told, view};
 use crate::app::App;
-use crate::db::events::{self, Origin, Subject};
+use crate::db::batch::Batch;
+use crate::db::events::{Origin, Subject};
 use crate::db::orders::OrderRow;
 use crate::db::payments::{PaymentChange, PaymentRow};
 use crate::db::told::{Fact, once_committed};
-use crate::db::{self, Conn, DbError};
+use crate::db::{self, Conn, DbError, Look};
 use crate::domain::IllegalTransition;
 use crate::domain::cancellation::{self, CancellationEvent, CancellationOrigin, CancellationStatus};
 use crate::domain::evidence::{Doubt, NotSent, Snapshot};
 use crate::domain::ids::{OrderId, PaymentId};
 use crate::domain::money::Money;
-use crate::domain::order::{self, OrderEvent, OrderStatus};
-use crate::domain::payment::{self, PaymentEvent, PaymentStatus};
-use crate::domain::resolution::{self, Evidence, OrderFacts, PaymentFacts, Reversal, Verdict};
+use crate::domain::order::OrderEvent;
+use crate::domain::payment::{PaymentEvent, PaymentStatus};
+use crate::domain::resolution::{self, Evidence, PaymentFacts, Reversal, Verdict};
 use crate::domain::stock::CancelScope;
 use crate::provider::call::Call;
 use crate::telemetry::labels::{MoneyMove, Tx};
@@ -114,33 +118,61 @@ async fn write(
     call: Option<&Call>,
     origin: &Origin,
 ) -> Result<(Resolution, AfterCommit), ResolveError> {
-    app.db
-        .transaction(Tx::ConfirmResolve, async |conn| {
-            let (order, hold_alive) = db::orders::lock(conn, target.order).await?.ok_or(ResolveError::Missing)?;
-            let payment = db::payments::lock(conn, target.payment).await?.ok_or(ResolveError::Missing)?;
-            let facts = facts(&payment, app.settings.deposit_grace);
-            let snapshot = match &evidence {
-                Evidence::Snapshot(snapshot) => Some(snapshot.clone()),
-                Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
-            };
-            let is_old = target.seen.is_some_and(|version| version != payment.version);
-            let verdict = resolution::decide(&facts, evidence);
-            let is_outdated = is_old && goes_by_the_latest(payment.status, &verdict);
-            let mut step = Step { conn, app, order, payment, hold_alive, call, origin, after: AfterCommit::default() };
-            let mut change = if is_outdated { step.look_again().await? } else { step.apply(verdict).await? };
-            if let Some(snapshot) = snapshot
-                && external::record(&mut step, &snapshot).await?
-            {
-                step.renew_wish().await?;
-                change = Change::Decided;
-            }
-            let Step { conn, order, payment, after, .. } = step;
-            let view = view::payment(conn, &payment, &order).await?;
-            claim::keep_answer(conn, &payment, &view, &change).await?;
-            after.give_back(conn).await?;
-            Ok((Resolution { order, payment, change, view }, after))
-        })
-        .await
+    let work = app.db.transaction_after(Tx::ConfirmResolve, Before { target }, async |conn, seen| {
+        let (order, hold_alive, now) = seen.order.ok_or(ResolveError::Missing)?;
+        let payment = seen.payment.ok_or(ResolveError::Missing)?;
+        let facts = facts(&payment, app.settings.deposit_grace);
+        let snapshot = match &evidence {
+            Evidence::Snapshot(snapshot) => Some(snapshot.clone()),
+            Evidence::Declined(_) | Evidence::NotSent(_) | Evidence::Doubt(_) => None,
+        };
+        let is_old = target.seen.is_some_and(|version| version != payment.version);
+        let verdict = resolution::decide(&facts, evidence);
+        let is_outdated = is_old && goes_by_the_latest(payment.status, &verdict);
+        let (batch, after) = (Batch::new(conn), AfterCommit::default());
+        let has_cancellations = seen.has_cancellations;
+        let mut step = Step { batch, app, order, payment, hold_alive, has_cancellations, now, call, origin, after };
+        let mut change = if is_outdated { step.look_again() } else { step.apply(verdict).await? };
+        if let Some(snapshot) = snapshot
+            && external::record(&mut step, &snapshot).await?
+        {
+            step.has_cancellations = true;
+            step.renew_wish().await?;
+            change = Change::Decided;
+        }
+        let view = step.view().await?;
+        let Step { mut batch, order, payment, after, .. } = step;
+        claim::keep_answer(&mut batch, &payment, &view, &change)?;
+        after.give_back(&mut batch).await?;
+        batch.commit().await?;
+        Ok((Resolution { order, payment, change, view }, after))
+    });
+    work.await
+}
+
+/// What a resolution looks at first.
+struct Before {
+    target: Target,
+}
+
+/// The rows, locked, and the database's clock.
+struct Seen {
+    order: Option<(OrderRow, bool, DateTime<Utc>)>,
+    payment: Option<PaymentRow>,
+    has_cancellations: bool,
+}
+
+impl Look for Before {
+    type Seen = Seen;
+
+    async fn look(&self, conn: &Conn) -> Result<Seen, DbError> {
+        let (order, payment, cancellations) = futures_util::join!(
+            db::orders::lock_at(conn, self.target.order),
+            db::payments::lock(conn, self.target.payment),
+            db::cancellations::of_payment(conn, self.target.payment),
+        );
+        Ok(Seen { order: order?, payment: payment?, has_cancellations: !cancellations?.is_empty() })
+    }
 }
 
 /// Whether only a fresh look may lead to this: banks take deposits back, so an answer from before the last change may be
@@ -173,14 +205,19 @@ fn facts(payment: &PaymentRow, deposit_grace: Duration) -> PaymentFacts {
     }
 }
 
-/// One resolution in progress: both rows locked, and what every event of it says.
+/// One resolution in progress: both rows locked, and what every event of it says. The rows are as they will be once
+/// what is in the batch is written.
 pub(super) struct Step<'a> {
-    pub(super) conn: &'a mut Conn,
+    /// What is to be written at the end, in this order.
+    batch: Batch<'a>,
     pub(super) app: &'a App,
     pub(super) order: OrderRow,
     pub(super) payment: PaymentRow,
-    pub(super) hold_alive: bool,
-    pub(super) call: Option<&'a Call>,
+    hold_alive: bool,
+    has_cancellations: bool,
+    /// The database's clock.
+    now: DateTime<Utc>,
+    call: Option<&'a Call>,
     pub(super) origin: &'a Origin,
     /// What its end has to do.
     pub(super) after: AfterCommit,
@@ -217,7 +254,7 @@ impl Step<'_> {
             }
             Verdict::DepositOverdue | Verdict::AccountClosed(_) if self.payment.canceling_amount > 0 => {
                 // Our own cancel is on its way: `resolve_cancel` tells that story.
-                db::payments::postpone(self.conn, self.payment.id, self.app.settings.deposit_poll, None, 0).await?;
+                self.postpone(self.app.settings.deposit_poll, None);
                 return Ok(Change::StillOpen);
             }
             Verdict::DepositOverdue => {
@@ -237,9 +274,9 @@ impl Step<'_> {
     }
 
     /// What was learnt is too old: an account that waits is asked about again at once.
-    async fn look_again(&mut self) -> Result<Change, ResolveError> {
-        db::payments::postpone(self.conn, self.payment.id, Duration::ZERO, None, 0).await?;
-        Ok(Change::StillOpen)
+    fn look_again(&mut self) -> Change {
+        self.postpone(Duration::ZERO, None);
+        Change::StillOpen
     }
 
     async fn approve(&mut self, snapshot: &Snapshot) -> Result<(), ResolveError> {
@@ -280,7 +317,7 @@ impl Step<'_> {
         if self.payment.status != PaymentStatus::PartiallyCanceled || self.payment.canceling_amount > 0 {
             return Ok(());
         }
-        let wish = db::cancellations::newest_wish(self.conn, self.payment.id).await?;
+        let wish = db::cancellations::newest_wish(self.conn().await?, self.payment.id).await?;
         if wish.is_some_and(|wish| wish.refusal_code.as_deref() == Some(recovery::BALANCE_TOO_SMALL)) {
             self.honor_wish().await?;
         }
@@ -289,14 +326,14 @@ impl Step<'_> {
 
     /// The open close of a virtual account cannot give back more than the PG has taken meanwhile.
     async fn reduce_open_cancellation(&mut self, taken: i64) -> Result<(), ResolveError> {
-        let open = db::cancellations::open_of(self.conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
-        let version = db::cancellations::reduce(self.conn, open.id, taken).await?;
+        let conn = self.conn().await?;
+        let open = db::cancellations::open_of(conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
+        let version = db::cancellations::reduce(conn, open.id, taken).await?;
         let (from, event) = (CancellationStatus::Requested, CancellationEvent::Reduced);
         let to = cancellation::next(from, event)?;
         let subject = Subject::Cancellation { id: open.id, event, from: Some(from), to };
         let detail = json!({ "amount": taken, "asked": open.amount });
-        events::append(self.conn, self.order.id, version, subject, self.origin, detail).await?;
-        Ok(())
+        self.append(version, subject, detail).await
     }
 
     /// Gives back real money that no order may keep.
@@ -335,6 +372,8 @@ impl Step<'_> {
             self.after.follow_up = true;
             return Ok(());
         }
+        let conn = self.conn().await?;
+        self.has_cancellations = true;
         let intent = cancel::Intent {
             order: &self.order,
             payment: &self.payment,
@@ -344,8 +383,8 @@ impl Step<'_> {
             needs_account: false,
             recover_after: Duration::ZERO,
         };
-        cancel::write_intent(self.conn, intent, self.origin).await.map_err(|e| ResolveError::Intent(e.to_string()))?;
-        self.payment = db::payments::find(self.conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
+        cancel::write_intent(conn, intent, self.origin).await.map_err(|e| ResolveError::Intent(e.to_string()))?;
+        self.payment = db::payments::find(conn, self.payment.id).await?.ok_or(ResolveError::Missing)?;
         self.after.follow_up = true;
         Ok(())
     }
@@ -368,7 +407,7 @@ impl Step<'_> {
         } else {
             // The reason why a key is spent must survive an inquiry that says nothing new.
             let noted = (self.call.is_some_and(|call| call.operation != "inquire")).then_some(doubt.reason);
-            db::payments::postpone(self.conn, payment.id, wait, noted, 0).await?;
+            self.postpone(wait, noted);
         }
         Ok(Change::StillOpen)
     }
@@ -380,63 +419,5 @@ impl Step<'_> {
         let payment = &self.payment;
         let waits = payment.status == PaymentStatus::Confirming && payment.doubt.is_none();
         asked && waits && payment.inquire_at.is_some_and(|due| due > crate::clock::now())
-    }
-
-    /// Changes the payment by `event`; the table of `domain/` has the last word on the state.
-    pub(super) async fn payment_to(
-        &mut self,
-        event: PaymentEvent,
-        change: PaymentChange,
-        mut detail: Value,
-    ) -> Result<(), ResolveError> {
-        let from = self.payment.status;
-        let to = payment::next(from, event)?;
-        debug_assert!(change.status.is_none_or(|status| status == to), "{event} leads to {to}");
-        doubt::payment_changes(&self.payment, event, change.doubt.flatten());
-        self.payment =
-            db::payments::apply(self.conn, self.payment.id, PaymentChange { status: Some(to), ..change }).await?;
-        if self.payment.canceling_amount > 0 {
-            db::cancellations::renew_key(self.conn, self.payment.id).await?;
-        }
-        if let (Some(call), Some(object)) = (self.call, detail.as_object_mut()) {
-            object.insert("call".to_owned(), serde_json::to_value(call)?);
-        }
-        let subject = Subject::Payment { id: self.payment.id, event, from: Some(from), to };
-        events::append(self.conn, self.order.id, self.payment.version, subject, self.origin, detail).await?;
-        Ok(())
-    }
-
-    /// Changes the order by `event`, and gives its stock back if that ends it unpaid.
-    pub(super) async fn order_to(&mut self, event: OrderEvent) -> Result<(), ResolveError> {
-        let from = self.order.status;
-        let to = order::next(from, event)?;
-        let version = db::orders::set_status(self.conn, self.order.id, to).await?;
-        (self.order.status, self.order.version) = (to, version);
-        let subject = Subject::Order { event, from: Some(from), to };
-        events::append(self.conn, self.order.id, version, subject, self.origin, json!({})).await?;
-        match event {
-            OrderEvent::CanceledUnpaid | OrderEvent::HoldExpired | OrderEvent::DepositOverdue => {
-                self.after.release(self.conn, self.order.id).await?;
-            }
-            OrderEvent::Placed
-            | OrderEvent::ConfirmStarted
-            | OrderEvent::Reopened
-            | OrderEvent::DepositAwaited
-            | OrderEvent::Paid
-            | OrderEvent::DepositReversed
-            | OrderEvent::PartiallyCanceled
-            | OrderEvent::Canceled
-            | OrderEvent::CancelRequested => {}
-        }
-        Ok(())
-    }
-
-    async fn order_without_money(&mut self) -> Result<(), ResolveError> {
-        if self.order.status != OrderStatus::Confirming {
-            return Ok(());
-        }
-        let facts =
-            OrderFacts { hold_alive: self.hold_alive, cancel_requested: self.order.cancel_requested_at.is_some() };
-        self.order_to(resolution::order_without_money(facts)).await
     }
 }

@@ -289,7 +289,7 @@ pub fn shown_payment(rows: &[(OrderId, PaymentId, PaymentStatus)], order: OrderI
 }
 
 /// Builds a payment's view, reading its cancellations.
-pub async fn payment(conn: &mut Conn, row: &PaymentRow, order: &OrderRow) -> Result<PaymentView, DbError> {
+pub async fn payment(conn: &Conn, row: &PaymentRow, order: &OrderRow) -> Result<PaymentView, DbError> {
     let cancellations = cancellations::of_payments(conn, &[row.id]).await?;
     Ok(payment_with(row, order.status.as_str(), &cancellations))
 }

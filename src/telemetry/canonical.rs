@@ -87,7 +87,12 @@ impl Line {
         self.0.push((Cow::Borrowed("duration_ms"), Value::Millis(millis(elapsed))));
         self.0.extend(ledger.sheet().pairs());
         let counts = ledger.counts();
-        for (name, count) in [("db_queries", counts.db_queries), ("pg_attempts", counts.pg_attempts)] {
+        let counted = [
+            ("db_queries", counts.db_queries),
+            ("db_round_trips", counts.db_round_trips),
+            ("pg_attempts", counts.pg_attempts),
+        ];
+        for (name, count) in counted {
             if count > 0 {
                 self.0.push((Cow::Borrowed(name), Value::Whole(count.into())));
             }

@@ -8,6 +8,7 @@
 //! It travels as a task-local. Work that is detached from the request takes it along:
 //! `tokio::spawn(ledger::handle().scope(work))`. Outside of any scope, nothing is kept.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +57,9 @@ struct Clock {
     spent: Spent,
     method: PaymentMethod,
     counts: Counts,
+    /// The statements that are under way, in the order in which they were sent and will be answered. The hand is at the
+    /// first one.
+    under_way: VecDeque<Step>,
 }
 
 /// What was done, in numbers.
@@ -65,6 +69,9 @@ pub struct Counts {
     pub db_queries: u32,
     /// Transactions.
     pub db_transactions: u32,
+    /// How often an answer of the database was waited for, transactions' beginnings and ends counted: statements that
+    /// are sent together are waited for once.
+    pub db_round_trips: u32,
     /// Requests to a PG, each sending counted.
     pub pg_attempts: u32,
 }
@@ -78,6 +85,7 @@ impl Default for Clock {
             spent: Spent::default(),
             method: PaymentMethod::None,
             counts: Counts::default(),
+            under_way: VecDeque::new(),
         }
     }
 }
@@ -216,7 +224,10 @@ pub struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(ledger) = &self.ledger {
-            ledger.clock().turn(self.before);
+            let mut clock = ledger.clock();
+            // What was under way is given up, or was the caller's before.
+            clock.under_way.clear();
+            clock.turn(self.before);
         }
     }
 }
@@ -243,33 +254,38 @@ pub fn turn_to_connected() {
     with(|clock| clock.turn(Hand::Connected));
 }
 
-/// A transaction is being opened; for what happens within the life of a [`Waiting`].
+/// A transaction is being opened, with a connection in hand; for what happens within the life of a [`Waiting`].
 pub fn transaction_begins() {
     with(|clock| {
         clock.counts.db_transactions = clock.counts.db_transactions.saturating_add(1);
-        clock.turn(Hand::At(Step::TxBegin));
+        clock.turn(Hand::Connected);
     });
 }
 
-/// A statement is sent. The ones that open and end a transaction have their own steps.
+/// A statement is sent; `step` says what for. It may be sent while others are under way.
 pub fn statement_begins(step: Step) {
     with(|clock| {
-        if clock.hand == Hand::Connected {
-            clock.counts.db_queries = clock.counts.db_queries.saturating_add(1);
+        let is_first = clock.hand == Hand::Connected;
+        if !is_first && clock.under_way.is_empty() {
+            return;
+        }
+        let of_transaction = matches!(step, Step::TxBegin | Step::TxCommit);
+        clock.counts.db_queries = clock.counts.db_queries.saturating_add(u32::from(!of_transaction));
+        clock.under_way.push_back(step);
+        if is_first {
+            clock.counts.db_round_trips = clock.counts.db_round_trips.saturating_add(1);
             clock.turn(Hand::At(step));
         }
     });
 }
 
-/// A statement was answered.
+/// The statement that was sent first of those under way was answered.
 pub fn statement_ended() {
-    with(|clock| match clock.hand {
-        Hand::At(Step::Statements | Step::LockWait) => clock.turn(Hand::Connected),
-        Hand::Free
-        | Hand::Connected
-        | Hand::At(
-            Step::PoolWait | Step::TxBegin | Step::TxCommit | Step::PgCall | Step::Compute | Step::Unattributed,
-        ) => {}
+    with(|clock| {
+        if clock.under_way.pop_front().is_some() {
+            let next = clock.under_way.front().map_or(Hand::Connected, |step| Hand::At(*step));
+            clock.turn(next);
+        }
     });
 }
 

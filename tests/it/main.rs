@@ -50,5 +50,6 @@ mod sold_out;
 mod telemetry;
 mod tidy;
 mod traces;
+mod trips;
 mod virtual_account;
 mod webhooks;

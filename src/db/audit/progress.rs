@@ -34,8 +34,8 @@ pub struct ProgressRow {
 }
 
 /// The progress of every rule and mode that has run.
-pub async fn all(conn: &mut Conn) -> Result<Vec<ProgressRow>, DbError> {
-    Ok(audit_progress::table.select(ProgressRow::as_select()).load(conn).await?)
+pub async fn all(conn: &Conn) -> Result<Vec<ProgressRow>, DbError> {
+    Ok(audit_progress::table.select(ProgressRow::as_select()).load(&mut &*conn).await?)
 }
 
 /// Up to which event a rule has come for certain, and which event is next once older transactions have ended.
@@ -68,7 +68,7 @@ pub struct ChangedRound<'a> {
 
 /// Keeps what a round over what changed has come to. What was looked at again and is right stands no longer; what a full
 /// run has added meanwhile stays.
-pub async fn record_changed(conn: &mut Conn, round: &ChangedRound<'_>) -> Result<(), DbError> {
+pub async fn record_changed(conn: &Conn, round: &ChangedRound<'_>) -> Result<(), DbError> {
     diesel::sql_query(
         "insert into audit_progress as a (rule, mode, rows_checked, violations, duration_ms, proven_until,
              last_violation_at, event_id, next_event_id, next_transaction, standing)
@@ -92,7 +92,7 @@ pub async fn record_changed(conn: &mut Conn, round: &ChangedRound<'_>) -> Result
     .bind::<BigInt, _>(round.watermark.next_transaction)
     .bind::<Array<SqlUuid>, _>(&round.verdict.subjects)
     .bind::<Array<SqlUuid>, _>(round.looked_again)
-    .execute(conn)
+    .execute(&mut &*conn)
     .await?;
     Ok(())
 }
@@ -111,7 +111,7 @@ pub struct FullRun<'a> {
 }
 
 /// Keeps what a run over every row has come to, and has what it found looked at again by the rounds after it.
-pub async fn record_full(conn: &mut Conn, run: &FullRun<'_>) -> Result<(), DbError> {
+pub async fn record_full(conn: &Conn, run: &FullRun<'_>) -> Result<(), DbError> {
     locks::takes(Rank::Turn, Uuid::nil());
     diesel::sql_query(
         "insert into audit_progress as a
@@ -127,7 +127,7 @@ pub async fn record_full(conn: &mut Conn, run: &FullRun<'_>) -> Result<(), DbErr
     .bind::<BigInt, _>(run.verdict.broken)
     .bind::<BigInt, _>(millis(run.took))
     .bind::<Nullable<Timestamptz>, _>(Some(run.started_at))
-    .execute(conn)
+    .execute(&mut &*conn)
     .await?;
     diesel::sql_query(
         "update audit_progress set violations = greatest(violations, $2),
@@ -137,7 +137,7 @@ pub async fn record_full(conn: &mut Conn, run: &FullRun<'_>) -> Result<(), DbErr
     .bind::<Text, _>(run.rule.as_str())
     .bind::<BigInt, _>(run.verdict.broken)
     .bind::<Array<SqlUuid>, _>(&run.verdict.subjects)
-    .execute(conn)
+    .execute(&mut &*conn)
     .await?;
     Ok(())
 }
@@ -147,7 +147,7 @@ fn millis(took: Duration) -> i64 {
 }
 
 /// Takes or keeps the right to audit; `false` if another process has it.
-pub async fn lease(conn: &mut Conn, mode: AuditMode, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
+pub async fn lease(conn: &Conn, mode: AuditMode, owner: Uuid, lease: Duration) -> Result<bool, DbError> {
     locks::takes(Rank::Turn, Uuid::nil());
     let free = audit_leases::owner.eq(owner).or(audit_leases::lease_until.lt(diesel::dsl::now));
     let upsert = diesel::insert_into(audit_leases::table)
@@ -159,13 +159,16 @@ pub async fn lease(conn: &mut Conn, mode: AuditMode, owner: Uuid, lease: Duratio
         .on_conflict(audit_leases::mode)
         .do_update()
         .set((audit_leases::owner.eq(owner), audit_leases::lease_until.eq(later(lease))));
-    let taken = diesel::query_dsl::methods::FilterDsl::filter(upsert, free).execute(conn).await?;
+    let taken = diesel::query_dsl::methods::FilterDsl::filter(upsert, free).execute(&mut &*conn).await?;
     Ok(taken == 1)
 }
 
 /// Gives the right to audit back.
-pub async fn release(conn: &mut Conn, mode: AuditMode, owner: Uuid) -> Result<(), DbError> {
+pub async fn release(conn: &Conn, mode: AuditMode, owner: Uuid) -> Result<(), DbError> {
     locks::takes(Rank::Turn, Uuid::nil());
-    diesel::delete(audit_leases::table.find(mode.as_str())).filter(audit_leases::owner.eq(owner)).execute(conn).await?;
+    diesel::delete(audit_leases::table.find(mode.as_str()))
+        .filter(audit_leases::owner.eq(owner))
+        .execute(&mut &*conn)
+        .await?;
     Ok(())
 }

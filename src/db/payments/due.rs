@@ -17,7 +17,7 @@ use crate::domain::payment::PaymentStatus;
 
 /// Plans the next inquiry of an undecided payment without an event: only the bookkeeping of waiting changes.
 pub async fn postpone(
-    conn: &mut Conn,
+    conn: &Conn,
     id: PaymentId,
     wait: Duration,
     doubt: Option<DoubtReason>,
@@ -36,24 +36,24 @@ pub async fn postpone(
             payments::not_found_count.eq(not_found_count),
             doubt.map(|doubt| payments::doubt.eq(doubt)),
         ))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// Plans the next inquiry of an undecided payment that nobody could ask about: nothing was learnt, no try is counted.
-pub async fn put_off(conn: &mut Conn, id: PaymentId, wait: Duration) -> Result<(), DbError> {
+pub async fn put_off(conn: &Conn, id: PaymentId, wait: Duration) -> Result<(), DbError> {
     locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .filter(payments::inquire_at.is_not_null())
         .set((payments::inquire_at.eq(later(wait).nullable()), payments::lease_until.eq(None::<DateTime<Utc>>)))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
 
 /// A new idempotency key for the same confirm, after an inquiry has shown that the old one is spent for nothing.
-pub async fn next_attempt(conn: &mut Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
+pub async fn next_attempt(conn: &Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
     locks::takes(Rank::Payment, id.uuid());
     let row = diesel::update(payments::table.find(id))
         .filter(payments::status.eq(PaymentStatus::Confirming))
@@ -63,7 +63,7 @@ pub async fn next_attempt(conn: &mut Conn, id: PaymentId, lease: Duration) -> Re
             payments::updated_at.eq(now),
         ))
         .returning(PaymentRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
@@ -71,7 +71,7 @@ pub async fn next_attempt(conn: &mut Conn, id: PaymentId, lease: Duration) -> Re
 
 /// Leases up to `limit_rows` payments whose inquiry is due, so that no two workers ask for one at a time. The lease
 /// is a column, not a lock: nothing is held while the PG is asked.
-pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Result<Vec<PaymentRow>, DbError> {
+pub async fn lease_due(conn: &Conn, lease: Duration, limit_rows: i64) -> Result<Vec<PaymentRow>, DbError> {
     let due: Vec<uuid::Uuid> = payments::table
         .filter(payments::inquire_at.le(now))
         .filter(payments::lease_until.is_null().or(payments::lease_until.lt(now)))
@@ -80,7 +80,7 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
         .limit(limit_rows)
         .for_update()
         .skip_locked()
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     if due.is_empty() {
         return Ok(Vec::new());
@@ -89,13 +89,13 @@ pub async fn lease_due(conn: &mut Conn, lease: Duration, limit_rows: i64) -> Res
     let rows = diesel::update(payments::table.filter(payments::id.eq_any(due)))
         .set(payments::lease_until.eq(later(lease).nullable()))
         .returning(PaymentRow::as_returning())
-        .get_results(conn)
+        .get_results(&mut &*conn)
         .await?;
     Ok(rows)
 }
 
 /// Leases one payment whatever its time, if it is open, no worker has it, and its first request is over.
-pub async fn lease_open(conn: &mut Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
+pub async fn lease_open(conn: &Conn, id: PaymentId, lease: Duration) -> Result<Option<PaymentRow>, DbError> {
     locks::takes(Rank::Payment, id.uuid());
     let request_over = payments::doubt
         .is_not_null()
@@ -107,13 +107,13 @@ pub async fn lease_open(conn: &mut Conn, id: PaymentId, lease: Duration) -> Resu
         .filter(request_over)
         .set(payments::lease_until.eq(later(lease).nullable()))
         .returning(PaymentRow::as_returning())
-        .get_result(conn)
+        .get_result(&mut &*conn)
         .await
         .optional()?;
     Ok(row)
 }
 
 /// Until when a worker has the payment in hand, or last had.
-pub async fn leased_until(conn: &mut Conn, id: PaymentId) -> Result<Option<DateTime<Utc>>, DbError> {
-    Ok(payments::table.find(id).select(payments::lease_until).first(conn).await?)
+pub async fn leased_until(conn: &Conn, id: PaymentId) -> Result<Option<DateTime<Utc>>, DbError> {
+    Ok(payments::table.find(id).select(payments::lease_until).first(&mut &*conn).await?)
 }

@@ -241,7 +241,7 @@ impl<'a> Round<'a> {
     }
 
     /// What no event tells of, and what was wrong before.
-    async fn beside_events(&mut self, conn: &mut Conn) -> Result<Vec<Judged>, DbError> {
+    async fn beside_events(&mut self, conn: &Conn) -> Result<Vec<Judged>, DbError> {
         audit::only_read(conn, self.auditor.settings.statement_limit).await?;
         let since = self.since();
         let adjusted = audit::products_adjusted_since(conn, since).await?;
@@ -267,7 +267,7 @@ impl<'a> Round<'a> {
     }
 
     /// Judges the orders of the next events; also returns the last of these, if there may be more.
-    async fn batch(&mut self, conn: &mut Conn, after: i64) -> Result<(Vec<Judged>, Option<i64>), DbError> {
+    async fn batch(&mut self, conn: &Conn, after: i64) -> Result<(Vec<Judged>, Option<i64>), DbError> {
         audit::only_read(conn, self.auditor.settings.statement_limit).await?;
         let batch = audit::changed_orders(conn, after, self.moment.newest_event, BATCH_EVENTS).await?;
         let last = (batch.events == BATCH_EVENTS).then_some(batch.last);

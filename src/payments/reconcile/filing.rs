@@ -28,7 +28,7 @@ pub(super) async fn file_all(
     Ok(count(item.key, &filed))
 }
 
-async fn insert(conn: &mut Conn, new: Vec<NewFinding>, origin: &Origin) -> Result<Vec<FindingKind>, DbError> {
+async fn insert(conn: &Conn, new: Vec<NewFinding>, origin: &Origin) -> Result<Vec<FindingKind>, DbError> {
     let mut filed = Vec::new();
     for new in new {
         let kind = new.kind;
@@ -96,7 +96,7 @@ pub(super) async fn settle(app: &App, item: Item<'_>, sight: &Sight, origin: &Or
 
 /// Moves one finding on; 1 if it is repaired.
 async fn conclude(
-    conn: &mut Conn,
+    conn: &Conn,
     row: &FindingRow,
     still: Option<&NewFinding>,
     rows: &[Listed],
@@ -143,7 +143,7 @@ pub(super) async fn leave_to_person(app: &App, item: Item<'_>, why: &str, origin
         .await
 }
 
-async fn wait_for_person(conn: &mut Conn, row: &FindingRow, reason: &str, origin: &Origin) -> Result<(), DbError> {
+async fn wait_for_person(conn: &Conn, row: &FindingRow, reason: &str, origin: &Origin) -> Result<(), DbError> {
     findings::move_to(conn, row.id, Step { status: FindingStatus::Waiting, reason }, origin).await?;
     tracing::error!(
         finding_id = %row.id, kind = row.kind.as_str(), reason, "the PG's books and ours differ: a person must decide"

@@ -42,16 +42,16 @@ async fn with_a_connection_in_hand_what_is_waited_for_is_the_database() {
     let ledger = Ledger::new();
     let work = async {
         let _database = wait_for(Step::PoolWait);
+        statement_begins(Step::Statements);
         transaction_begins();
-        statement_begins(Step::LockWait);
-        turn_to_connected();
+        statement_begins(Step::TxBegin);
+        statement_ended();
         statement_begins(Step::LockWait);
         tokio::time::sleep(PAUSE).await;
         statement_ended();
         tokio::time::sleep(PAUSE).await;
         spin();
-        turn_to(Step::TxCommit);
-        statement_begins(Step::Statements);
+        statement_begins(Step::TxCommit);
         tokio::time::sleep(PAUSE).await;
         statement_ended();
     };
@@ -60,8 +60,32 @@ async fn with_a_connection_in_hand_what_is_waited_for_is_the_database() {
         assert!(ledger.total(step) >= PAUSE, "{step}: {ledger:?}");
     }
     assert!(ledger.database() >= 3 * PAUSE && ledger.total(Step::Unattributed) < PAUSE);
-    let counts = Counts { db_queries: 1, db_transactions: 1, pg_attempts: 0 };
-    assert_eq!(ledger.counts(), counts, "BEGIN and COMMIT are no statements of ours");
+    let counts = Counts { db_queries: 1, db_transactions: 1, db_round_trips: 3, pg_attempts: 0 };
+    assert_eq!(ledger.counts(), counts, "BEGIN and COMMIT are no statements of ours, and a ping is not counted");
+}
+
+#[tokio::test]
+async fn statements_that_are_sent_together_are_waited_for_once_and_each_has_its_own_time() {
+    let ledger = Ledger::new();
+    let work = async {
+        let _database = wait_for(Step::PoolWait);
+        transaction_begins();
+        statement_begins(Step::TxBegin);
+        statement_begins(Step::LockWait);
+        tokio::time::sleep(PAUSE).await;
+        statement_ended();
+        statement_begins(Step::Statements);
+        tokio::time::sleep(PAUSE).await;
+        statement_ended();
+        tokio::time::sleep(PAUSE).await;
+        statement_ended();
+    };
+    ledger.clone().scope(work).await;
+    for step in [Step::TxBegin, Step::LockWait, Step::Statements] {
+        assert!(ledger.total(step) >= PAUSE, "{step}: {ledger:?}");
+    }
+    let counts = Counts { db_queries: 2, db_transactions: 1, db_round_trips: 1, pg_attempts: 0 };
+    assert_eq!(ledger.counts(), counts);
 }
 
 #[tokio::test]
