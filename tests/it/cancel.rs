@@ -4,7 +4,7 @@ use pg_mock::{Behaviour, Rule};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::support::shop::{Shop, confirm_body};
+use crate::support::shop::{Shop, ShopOptions, WINDOW, confirm_body};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_cancel_gives_the_money_and_the_stock_back() {
@@ -196,10 +196,10 @@ async fn an_unpaid_order_is_canceled_without_the_pg() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_during_the_confirm_is_remembered_and_acted_on() {
-    let shop = Shop::open().await;
+    let shop = Shop::with(ShopOptions::waiting_for_the_pg()).await;
     let product = shop.product(10_000, 5).await;
     for (behaviour, end) in [
-        (Behaviour::Delay { ms: 900 }, "canceled"),
+        (WINDOW, "canceled"),
         (Behaviour::ApproveThenDrop, "canceled"),
         (Behaviour::Decline { code: "REJECT_CARD_COMPANY".to_owned() }, "canceled"),
     ] {
@@ -208,7 +208,7 @@ async fn a_cancel_during_the_confirm_is_remembered_and_acted_on() {
         let slow = matches!(behaviour, Behaviour::Decline { .. });
         shop.mock.script(Rule::confirm(behaviour).for_order(&order.id));
         // Nobody learns how it went before the cancel is there, on a busy machine either.
-        shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }).for_order(&order.id));
+        shop.mock.script(Rule::lookup(WINDOW).for_order(&order.id));
         let body = confirm_body(&order, &key);
         let path = format!("/v1/orders/{}/cancel", order.id);
         let cancel = async {
@@ -267,11 +267,11 @@ async fn an_order_that_is_paid_is_canceled_by_giving_its_payment_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remembered_cancel_repeated_by_its_key_shows_how_it_ended() {
-    let shop = Shop::open().await;
+    let shop = Shop::with(ShopOptions::waiting_for_the_pg()).await;
     let product = shop.product(10_000, 5).await;
     let order = shop.order(&product, 1).await;
     let key = shop.pay(&order);
-    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 400 }));
+    shop.mock.script(Rule::confirm(WINDOW));
     let path = format!("/v1/orders/{}/cancel", order.id);
     let body = json!({ "reason": "changed my mind" });
     let cancel = async {

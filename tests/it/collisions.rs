@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::shop::{PATIENCE, Shop, ShopOptions, confirm_body, http};
+use crate::support::shop::{PATIENCE, Shop, ShopOptions, WINDOW, confirm_body, http};
 
 fn error_before(status: u16, code: &str) -> Behaviour {
     Behaviour::ErrorBefore { status, code: code.to_owned() }
@@ -71,11 +71,11 @@ async fn recovery_books_a_console_cancel_that_it_sees_beside_ours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_during_a_confirm_neither_doubts_nor_repeats_it() {
-    let shop = Shop::with(ShopOptions { webhooks: false, ..ShopOptions::default() }).await;
+    let shop = Shop::with(ShopOptions { webhooks: false, ..ShopOptions::waiting_for_the_pg() }).await;
     let product = shop.product(12_000, 5).await;
     let order = shop.order(&product, 1).await;
     let key = shop.pay(&order);
-    shop.mock.script(Rule::confirm(Behaviour::HangBefore { ms: 900 }));
+    shop.mock.script(Rule::confirm(Behaviour::HangBefore { ms: 3_000 }));
     let forged = json!({ "eventType": "PAYMENT_STATUS_CHANGED", "data": { "paymentKey": key, "status": "DONE" } });
     let notice = async {
         shop.order_becomes(&order.id, "confirming").await;
@@ -142,11 +142,11 @@ async fn a_confirm_that_was_never_sent_is_not_being_checked_once_its_order_has_e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
-    let shop = Shop::without_worker().await;
+    let shop = Shop::with(ShopOptions { worker: false, webhooks: false, ..ShopOptions::waiting_for_the_pg() }).await;
     let product = shop.product(12_000, 5).await;
     let (order, key, _) = shop.awaiting_deposit(&product).await;
     // This inquiry sees the account before the deposit, and is told so after it.
-    shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }));
+    shop.mock.script(Rule::lookup(WINDOW));
     let before = shop.mock.book().calls.lookup;
     let deposit = async {
         eventually("the inquiry is on its way", PATIENCE, async || {
@@ -166,7 +166,7 @@ async fn an_old_view_of_an_account_does_not_undo_its_deposit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_view_of_a_deposit_does_not_pay_the_order_after_the_bank_took_it_back() {
-    let shop = Shop::without_worker().await;
+    let shop = Shop::with(ShopOptions { worker: false, webhooks: false, ..ShopOptions::waiting_for_the_pg() }).await;
     let product = shop.product(12_000, 5).await;
     let (order, key, payment) = shop.awaiting_deposit(&product).await;
     shop.mock.deposit(&key);
@@ -174,7 +174,7 @@ async fn an_old_view_of_a_deposit_does_not_pay_the_order_after_the_bank_took_it_
     read_webhooks(&shop).await;
     assert_eq!(shop.order_now(&order.id).await.text("status"), "paid");
     // This inquiry sees the deposit, and is told so after the bank has taken it back.
-    shop.mock.script(Rule::lookup(Behaviour::Delay { ms: 900 }));
+    shop.mock.script(Rule::lookup(WINDOW));
     let before = shop.mock.book().calls.lookup;
     let reversal = async {
         eventually("the inquiry is on its way", PATIENCE, async || {
@@ -220,11 +220,11 @@ async fn a_refused_cancel_of_an_order_is_replayed_after_the_order_has_expired() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remembered_cancel_closes_the_account_that_was_issued_meanwhile() {
-    let shop = Shop::open().await;
+    let shop = Shop::with(ShopOptions::waiting_for_the_pg()).await;
     let product = shop.product(12_000, 5).await;
     let order = shop.order(&product, 1).await;
     let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
-    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 300 }));
+    shop.mock.script(Rule::confirm(WINDOW));
     let path = format!("/v1/orders/{}/cancel", order.id);
     let wish = async {
         shop.order_becomes(&order.id, "confirming").await;

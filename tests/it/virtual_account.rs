@@ -6,7 +6,7 @@ use pg_mock::{Behaviour, Rule};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::support::shop::{Shop, ShopOptions};
+use crate::support::shop::{Shop, ShopOptions, WINDOW};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_waits_for_the_deposit_and_is_paid_by_it() {
@@ -113,11 +113,11 @@ async fn a_lost_answer_to_the_issue_of_an_account_is_found_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deposit_is_booked_although_a_cancel_of_the_account_is_still_open() {
-    let shop = Shop::open().await;
+    let shop = Shop::with(ShopOptions::waiting_for_the_pg()).await;
     let product = shop.product(12_000, 5).await;
     let order = shop.order(&product, 1).await;
     let key = shop.mock.pay_by_virtual_account(&order.id, order.amount);
-    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 300 }));
+    shop.mock.script(Rule::confirm(WINDOW));
     let failing = Behaviour::ErrorBefore { status: 500, code: "FAILED_INTERNAL_SYSTEM_PROCESSING".to_owned() };
     shop.mock.script(Rule::cancel(failing).for_order(&order.id));
     let path = format!("/v1/orders/{}/cancel", order.id);

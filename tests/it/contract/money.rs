@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Books, Seen};
 use crate::support::eventually;
-use crate::support::shop::{Order, PATIENCE, Shop, confirm_body};
+use crate::support::shop::{Order, PATIENCE, Shop, ShopOptions, WINDOW, confirm_body};
 
 const CONFIRM: &str = "/v1/payments/confirm";
 
@@ -49,8 +49,13 @@ async fn asked(shop: &Shop, confirms: u64) {
     eventually("the PG is asked", PATIENCE, async || (shop.mock.book().calls.confirm >= confirms).then_some(())).await;
 }
 
+/// A shop without a worker, which waits for a slow PG.
+fn slow() -> ShopOptions {
+    ShopOptions { worker: false, webhooks: false, ..ShopOptions::waiting_for_the_pg() }
+}
+
 pub async fn a_key_answers_one_request_and_waits_for_the_first_one() -> Seen {
-    let (shop, mut seen) = (Shop::without_worker().await, Seen::default());
+    let (shop, mut seen) = (Shop::with(slow()).await, Seen::default());
     let product = shop.product(12_000, 50).await;
     let body = one(&product, 1);
     shop.publishable.post_as("/v1/orders", &body, "k-1").await.expect(StatusCode::CREATED);
@@ -58,7 +63,7 @@ pub async fn a_key_answers_one_request_and_waits_for_the_first_one() -> Seen {
     let key = shop.pay(&order);
     let body = confirm_body(&order, &key);
     // Held for as long as the test needs it: the PG answers late.
-    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 700 }));
+    shop.mock.script(Rule::confirm(WINDOW));
     let books = Books::of(&shop).await;
     let ask = async {
         asked(&shop, 1).await;
@@ -160,7 +165,7 @@ async fn awaiting(shop: &Shop, product: &str) -> (Order, String, String) {
 }
 
 pub async fn a_cancel_that_cannot_be_is_told_why() -> Seen {
-    let (shop, mut seen) = (Shop::without_worker().await, Seen::default());
+    let (shop, mut seen) = (Shop::with(slow()).await, Seen::default());
     let product = shop.product(12_000, 50).await;
     let (order, payment) = shop.paid(&product, 2).await;
     let (account, key, waiting) = awaiting(&shop, &product).await;
@@ -195,7 +200,7 @@ pub async fn a_cancel_that_cannot_be_is_told_why() -> Seen {
     let refused = seen.take(shop.cancel(&payment, &all).await, Code::CancellationRefused);
     assert_eq!((refused.text("refusalClass").as_str(), refused.text("paymentId")), ("too_late", payment.clone()));
 
-    shop.mock.script(Rule::cancel(Behaviour::Delay { ms: 700 }).for_payment(shop.payment_key(&order.id)));
+    shop.mock.script(Rule::cancel(WINDOW).for_payment(shop.payment_key(&order.id)));
     let calls = shop.mock.book().calls.cancel;
     let ask = async {
         eventually("the PG is asked", PATIENCE, async || (shop.mock.book().calls.cancel > calls).then_some(())).await;

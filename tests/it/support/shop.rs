@@ -13,7 +13,7 @@ use paygauge::provider::protection::Limits;
 use paygauge::provider::toss::TossConfig;
 use paygauge::serve::Running;
 use paygauge::telemetry::{self, LogFormat};
-use pg_mock::PgMock;
+use pg_mock::{Behaviour, PgMock};
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -38,7 +38,12 @@ pub struct ShopOptions {
     pub pg_url: Option<String>,
     /// Where this shop is to be held or killed.
     pub crash: CrashSwitch,
+    /// Whether the PG is waited for as long as [`WINDOW`] lasts, and longer.
+    pub waits_for_the_pg: bool,
 }
+
+/// What a call of the PG does while something else has to happen: long enough for a busy machine.
+pub const WINDOW: Behaviour = Behaviour::Delay { ms: 3_000 };
 
 impl Default for ShopOptions {
     fn default() -> Self {
@@ -49,7 +54,17 @@ impl Default for ShopOptions {
             mock: pg_mock::Options::default(),
             pg_url: None,
             crash: CrashSwitch::default(),
+            waits_for_the_pg: false,
         }
+    }
+}
+
+impl ShopOptions {
+    /// The ordinary shop, which waits for the PG as long as it takes.
+    pub fn waiting_for_the_pg() -> Self {
+        let long = Duration::from_secs(30);
+        let settings = Settings { provider_deadline: long, idempotency_lease: 2 * long, ..settings() };
+        Self { settings, waits_for_the_pg: true, ..Self::default() }
     }
 }
 
@@ -123,6 +138,11 @@ impl Shop {
         let pg_url = options.pg_url.unwrap_or_else(|| mock.url());
         let mut config = config(database.clone(), &pg_url, roles, options.settings);
         config.crash = options.crash;
+        if options.waits_for_the_pg {
+            let long = config.settings.provider_deadline;
+            let toss = &mut config.toss;
+            (toss.confirm_timeout, toss.cancel_timeout, toss.inquiry_timeout) = (long, long, long);
+        }
         let metrics = telemetry::for_tests().metrics();
         let running = Running::start(config, Some(api), ops, metrics).await.expect("a running paygauge");
         let db = &running.app().db;
