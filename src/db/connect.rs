@@ -1,10 +1,14 @@
 //! Making connections: the pool, TLS, session settings and migrations.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diesel::ConnectionError;
+use diesel::migration::MigrationSource;
+use diesel::pg::Pg;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::{Bool, Text};
+use diesel::{ConnectionError, QueryableByName};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8};
 use diesel_async::{AsyncConnection as _, AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -126,20 +130,39 @@ pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, ConnectError> {
     })
 }
 
-/// Whether every migration of this program has been applied. Needs a multi-threaded runtime.
+/// Whether every migration of this program has been applied. Only reads, so a standby can be asked too.
 pub async fn is_migrated(config: &DbConfig) -> Result<bool, ConnectError> {
-    let conn = Dialer::new(config)?.dial().await?;
-    // A task of its own, because the harness blocks its thread and knows no limit.
-    let asked = tokio::spawn(async move {
-        let mut harness = AsyncMigrationHarness::new(conn);
-        tokio::task::block_in_place(|| harness.has_pending_migration(MIGRATIONS).map_err(|error| error.to_string()))
-    });
-    match tokio::time::timeout(config.answer_within(), asked).await {
-        Ok(Ok(Ok(pending))) => Ok(!pending),
-        Ok(Ok(Err(error))) => Err(ConnectError::Migration(error)),
-        Ok(Err(error)) => Err(ConnectError::Migration(error.to_string())),
-        Err(_) => Err(ConnectError::Connect(format!("no answer within {:?}", config.answer_within()))),
+    let wanted = wanted()?;
+    let asked = async {
+        let mut conn = Dialer::new(config)?.dial().await?;
+        let applied = applied(&mut conn).await.map_err(|error| ConnectError::Migration(error.to_string()))?;
+        Ok(wanted.iter().all(|version| applied.contains(version)))
+    };
+    let nothing = |_| ConnectError::Connect(format!("no answer within {:?}", config.answer_within()));
+    tokio::time::timeout(config.answer_within(), asked).await.map_err(nothing)?
+}
+
+/// The versions that this program knows.
+fn wanted() -> Result<Vec<String>, ConnectError> {
+    let ours = MigrationSource::<Pg>::migrations(&MIGRATIONS);
+    let ours = ours.map_err(|error| ConnectError::Migration(error.to_string()))?;
+    Ok(ours.iter().map(|migration| migration.name().version().to_string()).collect())
+}
+
+/// The versions that the database has; none if nobody has ever migrated it.
+async fn applied(conn: &mut Conn) -> Result<HashSet<String>, DieselError> {
+    #[derive(QueryableByName)]
+    struct Applied {
+        #[diesel(sql_type = Text)]
+        version: String,
     }
+    // The name is diesel's.
+    let exists = diesel::select(diesel::dsl::sql::<Bool>("to_regclass('__diesel_schema_migrations') is not null"));
+    if !exists.get_result(conn).await? {
+        return Ok(HashSet::new());
+    }
+    let query = diesel::sql_query("select version from __diesel_schema_migrations");
+    Ok(query.load::<Applied>(conn).await?.into_iter().map(|row| row.version).collect())
 }
 
 /// Creates `name` in the cluster that `config` points at, unless it exists. For the development stack and tests.
@@ -217,7 +240,7 @@ fn notice_silence(config: &mut tokio_postgres::Config) {
 /// as a fault of ours.
 async fn told_in_english(conn: &mut Conn) -> Result<(), ConnectError> {
     static WARNED: std::sync::Once = std::sync::Once::new();
-    let asked = diesel::select(diesel::dsl::sql::<diesel::sql_types::Text>("current_setting('lc_messages')"));
+    let asked = diesel::select(diesel::dsl::sql::<Text>("current_setting('lc_messages')"));
     let language: String = asked.get_result(conn).await.map_err(|error| ConnectError::Connect(error.to_string()))?;
     if !is_english(&language) {
         WARNED.call_once(|| {

@@ -4,7 +4,6 @@
 //! fields a line has is known at its end, and `tracing` wants to know at compile time: the fields wait in a
 //! thread-local while the event passes the layer of `logs`, on the same thread and within one call.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,11 @@ use tracing::Level;
 
 use super::facts::{self, Fact, Pair, Value};
 use super::labels::{Operation, OperationOutcome, ProviderLabel, Task, TickResult};
-use super::ledger::{self, Ledger};
+use super::ledger::{self, Ledger, Step};
 use crate::domain::vocabulary;
+
+/// How many fields a line of money work has.
+const FIELDS_USUAL: usize = 40;
 
 thread_local! {
     /// The fields of the line that this thread is writing; empty outside of [`Line::write`].
@@ -57,34 +59,34 @@ impl Line {
     /// An empty line.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self(Vec::with_capacity(FIELDS_USUAL))
     }
 
     /// Adds a word of a closed vocabulary.
     #[must_use]
     pub fn word(mut self, name: &'static str, word: &'static str) -> Self {
-        self.0.push((Cow::Borrowed(name), Value::Word(word)));
+        self.0.push((name, Value::Word(word)));
         self
     }
 
     /// Adds an id, or a cause that the log may show.
     #[must_use]
     pub fn text(mut self, name: &'static str, text: &str) -> Self {
-        self.0.push((Cow::Borrowed(name), Value::Text(text.to_owned())));
+        self.0.push((name, Value::Text(text.to_owned())));
         self
     }
 
     /// Adds a number.
     #[must_use]
     pub fn whole(mut self, name: &'static str, number: impl Into<i64>) -> Self {
-        self.0.push((Cow::Borrowed(name), Value::Whole(number.into())));
+        self.0.push((name, Value::Whole(number.into())));
         self
     }
 
     /// Adds how long it took, where the time went, and what is known about it. Steps that took no time are left out.
     #[must_use]
     pub fn account(mut self, ledger: &Ledger, elapsed: Duration) -> Self {
-        self.0.push((Cow::Borrowed("duration_ms"), Value::Millis(millis(elapsed))));
+        self.0.push(("duration_ms", Value::Millis(millis(elapsed))));
         self.0.extend(ledger.sheet().pairs());
         let counts = ledger.counts();
         let counted = [
@@ -94,11 +96,11 @@ impl Line {
         ];
         for (name, count) in counted {
             if count > 0 {
-                self.0.push((Cow::Borrowed(name), Value::Whole(count.into())));
+                self.0.push((name, Value::Whole(count.into())));
             }
         }
-        let steps = ledger.steps().map(|(step, spent)| (Cow::Owned(format!("{step}_ms")), spent));
-        for (name, spent) in std::iter::once((Cow::Borrowed("db_ms"), ledger.database())).chain(steps) {
+        let steps = ledger.steps().map(|(step, spent)| (field(step), spent));
+        for (name, spent) in std::iter::once(("db_ms", ledger.database())).chain(steps) {
             if !spent.is_zero() {
                 self.0.push((name, Value::Millis(millis(spent))));
             }
@@ -132,6 +134,20 @@ impl Line {
 /// The fields of the line that is being written, for the layer that writes it.
 pub(super) fn each(mut look: impl FnMut(&str, &Value)) {
     FIELDS.with_borrow(|fields| fields.iter().for_each(|(name, value)| look(name, value)));
+}
+
+/// Under which name a line has the time of a step.
+const fn field(step: Step) -> &'static str {
+    match step {
+        Step::PoolWait => "pool_wait_ms",
+        Step::TxBegin => "tx_begin_ms",
+        Step::LockWait => "lock_wait_ms",
+        Step::Statements => "statements_ms",
+        Step::TxCommit => "tx_commit_ms",
+        Step::PgCall => "pg_call_ms",
+        Step::Compute => "compute_ms",
+        Step::Unattributed => "unattributed_ms",
+    }
 }
 
 /// Milliseconds with three decimals.
@@ -256,7 +272,6 @@ mod tests {
     use super::*;
     use crate::domain::ids::PaymentId;
     use crate::telemetry::for_tests;
-    use crate::telemetry::ledger::Step;
 
     fn lines(payment: PaymentId) -> Vec<Json> {
         let id = payment.to_string();

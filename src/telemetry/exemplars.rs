@@ -11,11 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use metrics::Key;
-use opentelemetry::Context;
 use opentelemetry::trace::{SpanId, TraceContextExt as _, TraceId};
 
 use super::catalogue::{Measures, MetricInfo};
-use super::tail;
+use super::{tail, traces};
 
 /// An exemplar that is older than this is shown no more.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
@@ -83,7 +82,7 @@ impl Offer {
 /// Offers a value to the trace being worked in, if traces are kept at all.
 pub(super) fn offer(series: &Arc<Series>, value: f64) {
     let Some(tail) = tail::of_this_process() else { return };
-    let context = Context::current();
+    let context = traces::current();
     let span = context.span();
     let span = span.span_context();
     if span.is_valid() {

@@ -4,7 +4,6 @@
 //! part of the request's ledger, so detached work that takes the ledger along writes to the same one. Ids, amounts and
 //! words of closed vocabularies only; what a PG sent must look like a plain code, and a customer's reference is hashed.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -97,7 +96,7 @@ pub fn tell(fact: Fact<'_>) {
 }
 
 /// A field of a line.
-pub(super) type Pair = (Cow<'static, str>, Value);
+pub(super) type Pair = (&'static str, Value);
 
 /// The value of a field.
 #[derive(Debug, Clone, PartialEq)]
@@ -235,7 +234,7 @@ impl Facts {
             ("retries", counted(self.retries)),
             ("rows", self.rows.map(Value::Whole)),
         ];
-        fields.into_iter().filter_map(|(name, value)| Some((Cow::Borrowed(name), value?))).collect()
+        fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// What happened, in one word to count lines by: the labels of the metric that counts the same.
@@ -284,7 +283,7 @@ mod tests {
     use crate::telemetry::ledger::Ledger;
 
     fn find(pairs: &[Pair], name: &str) -> Option<Value> {
-        pairs.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone())
+        pairs.iter().find(|(of, _)| *of == name).map(|(_, value)| value.clone())
     }
 
     #[tokio::test]

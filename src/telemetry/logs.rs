@@ -7,12 +7,14 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::{SecondsFormat, Utc};
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use tracing::dispatcher::WeakDispatch;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::span::Id;
+use tracing::{Dispatch, Event, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
@@ -25,6 +27,9 @@ use super::{TelemetryConfig, canonical, record, redact};
 const VALUE_BYTES: usize = 1024;
 /// A text in an event of somebody else's code is cut here: what stands in it is not ours to know.
 const FOREIGN_VALUE_BYTES: usize = 64;
+/// What the fields of a canonical line take, and what stands before them besides the constants.
+const LINE_BYTES: usize = 1024;
+const HEAD_BYTES: usize = 224;
 /// Lines waiting for a slow reader of standard output; more are dropped.
 const WAITING_LINES_MAX: usize = 16_384;
 /// How many lines a memory sink keeps.
@@ -96,6 +101,8 @@ pub(super) struct LogLayer {
     sink: Sink,
     /// `,"service":…` for the JSON form: the same for every line.
     constants: String,
+    /// Knows the traces of spans.
+    subscriber: OnceLock<WeakDispatch>,
 }
 
 impl LogLayer {
@@ -112,23 +119,26 @@ impl LogLayer {
             append(&mut constants, format_args!(r#","{name}":"#));
             push_json(&mut constants, value);
         }
-        Self { format: config.log_format, sink, constants }
+        Self { format: config.log_format, sink, constants, subscriber: OnceLock::new() }
     }
 
-    fn line(&self, event: &Event<'_>) -> Vec<u8> {
+    fn line(&self, event: &Event<'_>, span: Option<&Id>) -> Vec<u8> {
+        let ids = span.and_then(|span| self.ids(span));
         let mut fields = Fields {
             json: self.format == LogFormat::Json,
             value_bytes: if is_ours(event.metadata().target()) { VALUE_BYTES } else { FOREIGN_VALUE_BYTES },
             message: String::new(),
-            rest: String::new(),
+            // Grown piece by piece it would be moved several times.
+            rest: String::with_capacity(LINE_BYTES),
         };
         event.record(&mut fields);
         canonical::each(|name, value| fields.pair(name, value));
         let (head, tail) = match self.format {
-            LogFormat::Json => self.json(event, &fields),
-            LogFormat::Human => human(event, &fields),
+            LogFormat::Json => self.json(event, &fields, ids.as_ref()),
+            LogFormat::Human => human(event, &fields, ids.as_ref()),
         };
         let mut line = head.into_bytes();
+        line.reserve(tail.len() + 1);
         let json = fields.json;
         match redact::redact(tail.as_bytes(), json, record::log_redaction) {
             Some(clean) => line.extend_from_slice(&clean),
@@ -138,16 +148,24 @@ impl LogLayer {
         line
     }
 
+    /// The ids of a span. Asked of the subscriber that the event came from: within one, there is no current span.
+    fn ids(&self, span: &Id) -> Option<SpanContext> {
+        let subscriber = self.subscriber.get()?.upgrade()?;
+        let context = tracing_opentelemetry::get_otel_context(span, &subscriber)?;
+        Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+    }
+
     /// The part that we wrote, and the part that the caller did. Only the second can hold what must not be there;
     /// scanning ids would now and then take one for a card number.
-    fn json(&self, event: &Event<'_>, fields: &Fields) -> (String, String) {
+    fn json(&self, event: &Event<'_>, fields: &Fields, ids: Option<&SpanContext>) -> (String, String) {
         let metadata = event.metadata();
-        let mut head = String::with_capacity(256);
+        let mut head = String::with_capacity(HEAD_BYTES + self.constants.len());
         let level = LogLevel::of(*metadata.level());
         append(&mut head, format_args!(r#"{{"ts":"{}","level":"{level}","target":"#, now()));
         push_json(&mut head, metadata.target());
-        if let Some((trace_id, span_id)) = ids() {
-            append(&mut head, format_args!(r#","trace_id":"{trace_id}","span_id":"{span_id}""#));
+        if let Some(ids) = ids {
+            let (trace, span) = (ids.trace_id(), ids.span_id());
+            append(&mut head, format_args!(r#","trace_id":"{trace}","span_id":"{span}""#));
         }
         head.push_str(&self.constants);
         let mut tail = String::with_capacity(fields.message.len() + fields.rest.len() + 16);
@@ -170,12 +188,12 @@ fn instance() -> String {
     format!("{}:{}", if host.is_empty() { "unknown" } else { host }, std::process::id())
 }
 
-fn human(event: &Event<'_>, fields: &Fields) -> (String, String) {
+fn human(event: &Event<'_>, fields: &Fields, ids: Option<&SpanContext>) -> (String, String) {
     let metadata = event.metadata();
     let mut head = String::with_capacity(128);
     append(&mut head, format_args!("{} {:>5} {}", now(), metadata.level(), metadata.target()));
-    if let Some((trace_id, _)) = ids() {
-        append(&mut head, format_args!(" [{trace_id}]"));
+    if let Some(ids) = ids {
+        append(&mut head, format_args!(" [{}]", ids.trace_id()));
     }
     // A line break in a message would let a caller forge a second line.
     let message = fields.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
@@ -186,18 +204,16 @@ fn now() -> String {
     Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn ids() -> Option<(String, String)> {
-    let context = opentelemetry::Context::current();
-    let span = context.span().span_context().clone();
-    span.is_valid().then(|| (span.trace_id().to_string(), span.span_id().to_string()))
-}
-
 fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
     let written = text.write_fmt(arguments);
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
 }
 
 fn push_json(text: &mut String, value: &str) {
+    if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        text.extend(["\"", value, "\""]);
+        return;
+    }
     // Strings always serialize; the empty string stands in for what cannot happen.
     text.push_str(&serde_json::to_string(value).unwrap_or_else(|_| String::from("\"\"")));
 }
@@ -215,9 +231,8 @@ impl Fields {
     fn name(&mut self, name: &str) {
         let clash = if OWN_FIELDS.contains(&name) { "_" } else { "" };
         if self.json {
-            self.rest.push(',');
-            push_json(&mut self.rest, &format!("{name}{clash}"));
-            self.rest.push(':');
+            // Names are ours or a crate's identifiers: nothing in them needs escaping.
+            self.rest.extend([",\"", name, clash, "\":"]);
         } else {
             append(&mut self.rest, format_args!(" {name}{clash}="));
         }
@@ -293,8 +308,12 @@ impl Visit for Fields {
 }
 
 impl<S: Subscriber> Layer<S> for LogLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.sink.write(&self.line(event));
+    fn on_register_dispatch(&self, subscriber: &Dispatch) {
+        let _first = self.subscriber.set(subscriber.downgrade());
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        self.sink.write(&self.line(event, context.current_span().id()));
         record::log_line(LogLevel::of(*event.metadata().level()));
     }
 }

@@ -35,7 +35,7 @@ use metrics::{Key, Label, Level as MetricLevel, Metadata, Recorder as _};
 use metrics_exporter_prometheus::PrometheusHandle;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use self::exemplars::Store;
@@ -59,9 +59,9 @@ pub fn check_log_filter(filter: &str) -> Result<(), TelemetryError> {
     parse_log_filter(filter).map(|_| ())
 }
 
-fn parse_log_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter)
-        .map_err(|error| TelemetryError::LogFilter { filter: filter.to_owned(), reason: error.to_string() })
+fn parse_log_filter(filter: &str) -> Result<Targets, TelemetryError> {
+    let parsed = filter.parse::<Targets>();
+    parsed.map_err(|error| TelemetryError::LogFilter { filter: filter.to_owned(), reason: error.to_string() })
 }
 
 /// What telemetry needs to know.
@@ -69,7 +69,7 @@ fn parse_log_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
 pub struct TelemetryConfig {
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Which lines are written, in the syntax of `tracing_subscriber`'s `EnvFilter`, e.g. `info,paygauge=debug`.
+    /// Which lines are written: a level, and others for some targets, e.g. `info,paygauge=debug`.
     pub log_filter: String,
     /// Where spans go, and which.
     pub traces: TracesConfig,

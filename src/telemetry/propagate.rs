@@ -12,6 +12,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use super::traces;
+
 const TRACEPARENT: &str = "traceparent";
 /// In which the answer to a request names its trace.
 pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
@@ -79,7 +81,7 @@ pub fn link_caller(span: &Span, headers: &HeaderMap) {
 pub fn link(stored: Option<&str>, why: Link) {
     let root = stored.and_then(root_of).filter(|root| current().is_none_or(|own| own.trace_id() != root.trace_id()));
     if let Some(root) = root {
-        Context::current().span().add_link(root, vec![kind(why)]);
+        traces::current().span().add_link(root, vec![kind(why)]);
     }
 }
 
@@ -107,7 +109,7 @@ fn traceparent(span: &SpanContext) -> String {
 }
 
 fn current() -> Option<SpanContext> {
-    let span = Context::current().span().span_context().clone();
+    let span = traces::current().span().span_context().clone();
     span.is_valid().then_some(span)
 }
 

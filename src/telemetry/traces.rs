@@ -15,6 +15,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider, SpanExporter as _};
 use tracing::{Level, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::Layer as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -128,6 +129,8 @@ where
         .with_threads(false)
         .with_target(false)
         .with_tracked_inactivity(false)
+        // It would cost each poll of each span more than `current` costs where somebody asks.
+        .with_context_activation(false)
         // Spans whatever the log filter says, or lines would lose their trace; events stay in the log, which masks.
         .with_filter(filter_fn(|of| of.is_span() && *of.level() <= Level::INFO && of.target().starts_with("paygauge")))
 }
@@ -157,9 +160,14 @@ impl IdGenerator for Ids {
     }
 }
 
+/// The span being worked in; an invalid one outside of any.
+pub(super) fn current() -> Context {
+    tracing::Span::current().context()
+}
+
 /// Says something about the span being worked in.
 fn tell(key: &'static str, value: impl Into<Value>) {
-    Context::current().span().set_attribute(KeyValue::new(key, value));
+    current().span().set_attribute(KeyValue::new(key, value));
 }
 
 /// The root span of an item of a worker: a trace of its own, whatever is being worked in.
@@ -183,7 +191,7 @@ pub struct Sent<'a> {
 
 /// Names the span being worked in after the request that it sends.
 pub fn sends(request: Sent<'_>) {
-    let context = Context::current();
+    let context = current();
     let span = context.span();
     span.update_name(format!("{} {}", request.method, request.template));
     span.set_attributes([
@@ -218,7 +226,7 @@ pub fn rows(rows: usize) {
 
 /// A use case ended in the span being worked in. A no is an answer; what is uncertain or failed is an error.
 pub(super) fn ended(operation: Operation, outcome: OperationOutcome) {
-    let context = Context::current();
+    let context = current();
     let span = context.span();
     span.set_attribute(KeyValue::new(tail::OPERATION, operation.as_str()));
     span.set_attribute(KeyValue::new("payments.outcome", outcome.as_str()));
@@ -234,7 +242,7 @@ pub(super) fn ended(operation: Operation, outcome: OperationOutcome) {
 
 /// The span being worked in is an error of this kind.
 pub fn failed(kind: &'static str) {
-    let context = Context::current();
+    let context = current();
     let span = context.span();
     span.set_attribute(KeyValue::new("error.type", kind));
     span.set_status(Status::error(kind));

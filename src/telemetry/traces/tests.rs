@@ -101,7 +101,7 @@ fn a_span_has_a_trace_even_when_no_line_is_wanted_and_events_stay_in_the_log() {
     let tracers = provider(&config(TracesConfig::none()), Arc::default()).expect("no endpoint");
     let lines = MemorySink::default();
     let silent = LogLayer::new(&config(TracesConfig::none()), Sink::Memory(lines.clone()));
-    let silent = silent.with_filter(tracing_subscriber::filter::EnvFilter::new("off"));
+    let silent = silent.with_filter(tracing_subscriber::filter::LevelFilter::OFF);
     let subscriber = tracing_subscriber::registry().with(layer(&tracers)).with(silent);
     tracing::subscriber::with_default(subscriber, || {
         tracing::info_span!("test").in_scope(|| {
