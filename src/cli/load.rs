@@ -1,21 +1,27 @@
 //! `paygauge load`: parses what a load run is told. Ends with 0 if the proof holds, 1 if not, 2 if it could not run.
+//! `paygauge load seed` fills a database instead; 0 when it is full.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use paygauge::config;
 use paygauge::load::options::{Extent, Given, LoadOptions, OwnOptions, Pace, Scenario, Shares, Where};
+use paygauge::load::seed::SeedOptions;
 
 /// It could not run to its end.
 const COULD_NOT_RUN: u8 = 2;
 
 /// What the load is, how it is driven, and against what.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct LoadArgs {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// order, order-confirm, flow, browse, replay, webhooks, flash-sale or mixed.
-    #[arg(value_parser = scenario)]
-    scenario: Scenario,
+    #[arg(value_parser = scenario, required = true)]
+    scenario: Option<Scenario>,
     /// Closed loop: so many buyers, each beginning again when it is done.
     #[arg(long, value_name = "N", default_value_t = 16, conflicts_with = "rate")]
     clients: u32,
@@ -60,6 +66,26 @@ pub struct LoadArgs {
     /// Write the report as one self-contained page.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+/// What is done instead of a run.
+#[derive(Subcommand)]
+enum Instead {
+    /// Fill the database of DATABASE_URL with months of history that obeys every rule of the audit, by COPY.
+    Seed(SeedArgs),
+}
+
+#[derive(Args)]
+struct SeedArgs {
+    /// Orders, all of them ended: about 5 events, 2 lines and 1 idempotency key each.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    orders: u64,
+    /// Products that they are of; the first are bought most.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    products: u32,
+    /// Days that they are spread over; the last of them is four days ago.
+    #[arg(long, value_name = "DAYS", default_value_t = 180)]
+    days: u32,
 }
 
 /// Without these: a server, a durable database (or that of DATABASE_URL) and a pg-mock of the run's own.
@@ -111,7 +137,12 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 /// Runs it.
 pub fn run(args: LoadArgs) -> ExitCode {
-    match paygauge::load::run(&options(args)) {
+    let done = match (&args.instead, args.scenario) {
+        (Some(Instead::Seed(seed)), _) => fill(seed).map(|()| true),
+        (None, Some(scenario)) => paygauge::load::run(&options(args, scenario)),
+        (None, None) => Err(anyhow::anyhow!("say which scenario, or seed")),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -121,7 +152,13 @@ pub fn run(args: LoadArgs) -> ExitCode {
     }
 }
 
-fn options(args: LoadArgs) -> LoadOptions {
+fn fill(args: &SeedArgs) -> anyhow::Result<()> {
+    let database = config::database_from_env().map_err(|mistakes| anyhow::anyhow!(mistakes.join("\n  - ")))?;
+    let SeedArgs { orders, products, days } = *args;
+    paygauge::load::seed::run(&database, SeedOptions { orders, products, days })
+}
+
+fn options(args: LoadArgs, scenario: Scenario) -> LoadOptions {
     let TargetArgs { url, key, ca_file, mock_url, server_pid, mock_pid, data_dir, server_vars, pg_webhooks, wiremock } =
         args.target;
     let target = match (url, key, mock_url) {
@@ -136,7 +173,7 @@ fn options(args: LoadArgs) -> LoadOptions {
         _ => Where::Own(OwnOptions { data_dir, server_vars, webhooks: pg_webhooks, wiremock }),
     };
     LoadOptions {
-        scenario: args.scenario,
+        scenario,
         pace: match args.rate {
             Some(rate) => Pace::Open { rate, in_flight_max: args.in_flight },
             None => Pace::Closed { clients: args.clients },

@@ -118,6 +118,21 @@ pub(super) async fn ping(conn: &mut Conn, within: Duration) -> Result<(), Diesel
     tokio::time::timeout(within, conn.batch_execute("select 1")).await.map_err(silent)?
 }
 
+/// One connection without diesel, for what diesel cannot say: COPY. It ends with its client.
+#[cfg(feature = "dev")]
+pub async fn client(config: &DbConfig) -> Result<tokio_postgres::Client, ConnectError> {
+    let dialer = Dialer::new(config)?;
+    let dialed = dialer.config.connect(dialer.tls.clone()).await;
+    let (client, connection) = dialed.map_err(|error| ConnectError::Connect(reason(&error)))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::warn!(error = reason(&error), "a connection of its own was lost");
+        }
+    });
+    client.batch_execute(&dialer.session).await.map_err(|error| ConnectError::Connect(reason(&error)))?;
+    Ok(client)
+}
+
 /// Brings the schema up to this program's version. Needs a multi-threaded runtime.
 pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, ConnectError> {
     let conn = Dialer::new(config)?.dial().await?;

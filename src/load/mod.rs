@@ -9,6 +9,7 @@
 //! client    HTTP                         recorder  latencies and outcomes
 //! usage     CPU and memory               proof     money and stock agree
 //! report    for people, as JSON, as a page
+//! seed      a database with a history, to drive it against
 //! ```
 
 mod buyer;
@@ -18,6 +19,7 @@ mod pace;
 mod proof;
 pub mod recorder;
 mod report;
+pub mod seed;
 mod target;
 mod usage;
 
