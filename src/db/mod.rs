@@ -368,10 +368,13 @@ pub fn in_future(duration: Duration) -> diesel::data_types::PgInterval {
     diesel::data_types::PgInterval::from_microseconds(micros)
 }
 
+/// The latest time that an id can carry, in milliseconds: the year 10889.
+const ID_MILLIS_MAX: u64 = (1 << 48) - 1;
+
 /// The smallest id made at `time`: ids carry their time in front, so a range of time is a range of ids.
 #[must_use]
 pub fn first_id_at(time: chrono::DateTime<chrono::Utc>) -> uuid::Uuid {
-    let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0).min(ID_MILLIS_MAX);
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }
 
@@ -381,6 +384,14 @@ mod tests {
 
     fn told(kind: DatabaseErrorKind, words: &str) -> DbError {
         DieselError::DatabaseError(kind, Box::new(words.to_owned())).into()
+    }
+
+    #[test]
+    fn ids_follow_time_as_far_as_they_can() {
+        let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0).expect("a time");
+        let ids =
+            [-1, 0, 1_700_000_000, 281_474_976_710, 281_474_976_711, 8_000_000_000_000].map(|s| first_id_at(at(s)));
+        assert!(ids.is_sorted(), "{ids:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use self::ahead::{change, insert_confirm, take_known_capacity};
 pub use self::due::{lease_due, lease_open, leased_until, next_attempt, postpone, put_off};
 use super::locks::{self, Rank};
 use super::schema::payments;
-use super::{Conn, DbError, later};
+use super::{Conn, DbError, first_id_at, later};
 use crate::domain::evidence::{Decline, DeclineClass, DoubtReason, PaymentKey, Snapshot};
 use crate::domain::ids::{OrderId, PaymentId};
 use crate::domain::money::{Currency, Money};
@@ -332,7 +332,10 @@ pub struct PaymentFilter {
     pub after: Option<PaymentId>,
 }
 
-/// A page of payments, newest first.
+/// How far the time in an id may be from the row's: ids are made by the clock of a process, a moment before the row.
+const IDS_ASTRAY: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+
+/// A page of payments, newest first. A span of time is a span of ids too, so that it costs nothing to look far back.
 pub async fn list(conn: &Conn, filter: PaymentFilter, limit_rows: i64) -> Result<Vec<PaymentRow>, DbError> {
     let mut query =
         payments::table.select(PaymentRow::as_select()).order(payments::id.desc()).limit(limit_rows).into_boxed();
@@ -343,10 +346,12 @@ pub async fn list(conn: &Conn, filter: PaymentFilter, limit_rows: i64) -> Result
         query = query.filter(payments::order_id.eq(order));
     }
     if let Some(from) = filter.from {
-        query = query.filter(payments::created_at.ge(from));
+        let first = first_id_at(from.checked_sub_signed(IDS_ASTRAY).unwrap_or(from));
+        query = query.filter(payments::id.ge(first)).filter(payments::created_at.ge(from));
     }
     if let Some(to) = filter.to {
-        query = query.filter(payments::created_at.lt(to));
+        let first = first_id_at(to.checked_add_signed(IDS_ASTRAY).unwrap_or(to));
+        query = query.filter(payments::id.lt(first)).filter(payments::created_at.lt(to));
     }
     if let Some(after) = filter.after {
         query = query.filter(payments::id.lt(after));
