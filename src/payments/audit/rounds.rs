@@ -33,6 +33,8 @@ const FIRST_OVERLAP_EVENTS: i64 = 10_000;
 /// How far back stock adjustments and webhooks are looked at, which no event tells of: more than the clocks of the
 /// machines differ and a transaction lasts.
 const OVERLAP: TimeDelta = TimeDelta::minutes(5);
+/// Products judged by one statement: of a million orders of 200 products, one of them takes about a second.
+const PRODUCTS_AT_ONCE: usize = 4;
 /// A rule rests this many times as long as it took.
 const REST: u32 = 20;
 
@@ -212,6 +214,7 @@ struct Round<'a> {
     tallies: Tallies,
     /// Judged in this round already, after everything that the round is to prove.
     orders: BTreeSet<Uuid>,
+    /// To be judged in this round.
     products: BTreeSet<Uuid>,
 }
 
@@ -237,33 +240,49 @@ impl<'a> Round<'a> {
                 Some(last) => after = last,
             }
         }
-        self.deliveries().await
+        Ok(self.products().await? && self.deliveries().await?)
     }
 
     /// What no event tells of, and what was wrong before.
     async fn beside_events(&mut self, conn: &Conn) -> Result<Vec<Judged>, DbError> {
         audit::only_read(conn, self.auditor.settings.statement_limit).await?;
-        let since = self.since();
-        let adjusted = audit::products_adjusted_since(conn, since).await?;
+        self.products.extend(audit::products_adjusted_since(conn, self.since()).await?);
         let mut judged = Vec::new();
         for due in self.group {
-            let mut ids = due.standing.clone();
             match due.rule.reach() {
-                AuditReach::Everything => {
-                    judged.push(self.judge.rule(conn, due.rule, Rows::All).await?);
-                    continue;
+                AuditReach::Everything => judged.push(self.judge.rule(conn, due.rule, Rows::All).await?),
+                // Together with those that changed.
+                AuditReach::Products => {}
+                AuditReach::Orders | AuditReach::Resources | AuditReach::Deliveries if due.standing.is_empty() => {}
+                AuditReach::Orders | AuditReach::Resources | AuditReach::Deliveries => {
+                    judged.push(self.judge.rule(conn, due.rule, Rows::Of(&due.standing)).await?);
                 }
-                AuditReach::Products => ids.extend(&adjusted),
-                AuditReach::Orders | AuditReach::Resources | AuditReach::Deliveries => {}
-            }
-            ids.sort_unstable();
-            ids.dedup();
-            if !ids.is_empty() {
-                judged.push(self.judge.rule(conn, due.rule, Rows::Of(&ids)).await?);
             }
         }
-        self.products.extend(adjusted);
         Ok(judged)
+    }
+
+    /// Judges the products that changed, a few at a time: each is judged by all of its orders, and a statement over every
+    /// product would take as long as all orders are many. `false` if it was stopped on the way.
+    async fn products(&mut self) -> Result<bool, DbError> {
+        let auditor = self.auditor;
+        for due in self.group.iter().filter(|due| due.rule.reach() == AuditReach::Products) {
+            let ids: BTreeSet<Uuid> = self.products.iter().chain(&due.standing).copied().collect();
+            let ids: Vec<Uuid> = ids.into_iter().collect();
+            for some in ids.chunks(PRODUCTS_AT_ONCE) {
+                let judge = &self.judge;
+                let work = auditor.db.transaction(Tx::Audit, async |conn| {
+                    audit::only_read(conn, auditor.settings.statement_limit).await?;
+                    judge.rule(conn, due.rule, Rows::Of(some)).await
+                });
+                let judged = work.await?;
+                add(&mut self.tallies, vec![judged]);
+                if auditor.stop.is_cancelled() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Judges the orders of the next events; also returns the last of these, if there may be more.
@@ -275,16 +294,14 @@ impl<'a> Round<'a> {
         if orders.is_empty() {
             return Ok((Vec::new(), last));
         }
-        let mut products = audit::products_of(conn, &orders).await?;
-        products.retain(|id| !self.products.contains(id));
+        let products = audit::products_of(conn, &orders).await?;
         let resources = audit::resources_of(conn, &orders).await?;
         let mut judged = Vec::new();
         for due in self.group {
             let ids = match due.rule.reach() {
                 AuditReach::Orders => &orders,
-                AuditReach::Products => &products,
                 AuditReach::Resources => &resources,
-                AuditReach::Deliveries | AuditReach::Everything => continue,
+                AuditReach::Products | AuditReach::Deliveries | AuditReach::Everything => continue,
             };
             // What stands was looked at when the round began.
             let ids: Vec<Uuid> = ids.iter().copied().filter(|id| !due.standing.contains(id)).collect();
