@@ -351,6 +351,13 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Lets no statement of this transaction run for longer than `limit`.
+pub async fn limit_statements(conn: &Conn, limit: Duration) -> Result<(), DbError> {
+    use diesel_async::SimpleAsyncConnection as _;
+    (&mut &*conn).batch_execute(&format!("set local statement_timeout = {}", limit.as_millis())).await?;
+    Ok(())
+}
+
 /// The database's clock, as a point in time of its own type.
 type Now = diesel::dsl::AsExprOf<diesel::dsl::now, diesel::sql_types::Timestamptz>;
 

@@ -107,13 +107,13 @@ pub async fn postpone(conn: &Conn, id: DeliveryId, wait: Duration) -> Result<(),
     Ok(())
 }
 
-/// Forgets read deliveries older than `retention`; returns how many. Waits for no lock.
+/// Forgets read deliveries older than `retention`, the oldest first; returns how many. Waits for no lock.
 pub async fn delete_old(conn: &Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Delivery, []);
     let deleted = diesel::sql_query(
         "delete from webhook_inbox where ctid = any (array(
              select ctid from webhook_inbox where processed_at is not null and received_at < now() - $1
-             limit $2 for update skip locked))",
+             order by received_at limit $2 for update skip locked))",
     )
     .bind::<diesel::sql_types::Interval, _>(in_future(retention))
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)

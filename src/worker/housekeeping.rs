@@ -1,20 +1,59 @@
-//! Forgets what has served its time: answered idempotency keys and read webhooks.
+//! Forgets what has served its time: answered idempotency keys and read webhooks. The history is never deleted.
+//!
+//! In small pieces, each a transaction of its own that waits for no lock and is cut off if it takes long, with a rest
+//! after each: whatever is waiting to be deleted, at most half of one connection's time goes into it.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::db::{DbError, idempotency, webhooks};
+use crate::db::{self, DbError, idempotency, webhooks};
 use crate::telemetry::labels::Tx;
 
-/// Rows deleted in one statement, so that no lock is held long.
-const SWEEP_ROWS: i64 = 1_000;
+/// Rows deleted in one transaction, so that no lock is held long.
+const PIECE_ROWS: usize = 1_000;
+/// A piece that takes longer is given up; the next round tries again.
+const PIECE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a round goes on; what is left then waits for the next one.
+const ROUND_LIMIT: Duration = Duration::from_secs(40);
 
-/// Deletes one batch of each; returns how many rows.
-pub(super) async fn sweep(app: &App) -> Result<usize, DbError> {
-    let retention = app.settings.webhook_retention;
+#[derive(Debug, Clone, Copy)]
+enum Served {
+    Keys,
+    Deliveries,
+}
+
+/// Deletes piece by piece until nothing is left or the round is over; returns how many rows.
+pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError> {
+    let began = Instant::now();
+    let mut deleted = 0;
+    for kind in [Served::Keys, Served::Deliveries] {
+        loop {
+            let piece_began = Instant::now();
+            let rows = piece(app, kind).await?;
+            deleted += rows;
+            if rows < PIECE_ROWS || began.elapsed() >= ROUND_LIMIT {
+                break;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(deleted),
+                () = tokio::time::sleep(piece_began.elapsed()) => {}
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+async fn piece(app: &App, kind: Served) -> Result<usize, DbError> {
+    let (retention, rows) = (app.settings.webhook_retention, i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX));
     app.db
         .transaction(Tx::Housekeeping, async |conn| {
-            let keys = idempotency::delete_expired(conn, SWEEP_ROWS).await?;
-            let deliveries = webhooks::delete_old(conn, retention, SWEEP_ROWS).await?;
-            Ok(keys + deliveries)
+            db::limit_statements(conn, PIECE_LIMIT).await?;
+            match kind {
+                Served::Keys => idempotency::delete_expired(conn, rows).await,
+                Served::Deliveries => webhooks::delete_old(conn, retention, rows).await,
+            }
         })
         .await
 }

@@ -5,7 +5,7 @@
 
 mod audit;
 mod gauges;
-mod housekeeping;
+pub mod housekeeping;
 mod reconcile;
 
 use std::panic::AssertUnwindSafe;
@@ -93,8 +93,13 @@ async fn gauges_loop(worker: Worker, stop: CancellationToken) {
 async fn housekeeping_loop(worker: Worker, stop: CancellationToken) {
     let never = Notify::new();
     while awake(&stop, &never, HOUSEKEEPING_EVERY).await {
-        worker.tick(Task::Housekeeping, async |app| housekeeping::sweep(app).await).await;
+        let ending = stop.clone();
+        worker.tick(Task::Housekeeping, move |app: &Arc<App>| swept(Arc::clone(app), ending.clone())).await;
     }
+}
+
+async fn swept(app: Arc<App>, stop: CancellationToken) -> Result<usize, DbError> {
+    housekeeping::sweep(&app, &stop).await
 }
 
 async fn reconcile_loop(worker: Worker, stop: CancellationToken) {
