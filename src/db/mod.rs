@@ -19,6 +19,7 @@ pub mod overview;
 pub mod payments;
 pub mod products;
 pub mod reconciliations;
+pub mod sales;
 pub mod schema;
 mod statements;
 pub mod stock;

@@ -20,6 +20,7 @@ pub mod problem;
 pub mod products;
 pub mod rates;
 pub mod rules;
+pub mod sales;
 pub mod streams;
 pub mod verb;
 pub mod webhooks;
@@ -132,6 +133,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(payments::get_cancellation))
         .routes(routes!(findings::list))
         .routes(routes!(findings::close))
+        .routes(routes!(sales::list))
         .routes(routes!(webhooks::receive))
 }
 

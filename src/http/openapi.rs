@@ -84,6 +84,7 @@ const OWN_PROBLEMS: &[(&str, &[Code])] = &[
     ("getCancellation", &[Code::CancellationNotFound]),
     ("listFindings", &[]),
     ("closeFinding", &[Code::FindingNotFound, Code::FindingSettled]),
+    ("listSales", &[]),
     ("receiveWebhook", &[Code::RouteNotFound]),
 ];
 
@@ -109,6 +110,7 @@ pub fn start() -> OpenApi {
         ("orders", "Orders hold stock until they are paid, canceled or expired."),
         ("payments", "Confirming takes money, canceling gives it back."),
         ("findings", "What the payment provider's books and the shop's disagree on."),
+        ("sales", "What was sold and given back, by day and product."),
         ("webhooks", "For the payment provider."),
     ];
     let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());

@@ -24,6 +24,7 @@ pub mod reconcile;
 pub mod recovery;
 pub mod resolve;
 pub mod resolve_cancel;
+pub mod sales;
 mod told;
 pub mod view;
 pub mod webhook;

@@ -224,7 +224,7 @@ pub fn round(task: Task, work: impl Future<Output = TickResult>) -> impl Future<
 
 const fn level(task: Task) -> Level {
     match task {
-        Task::Recovery | Task::Webhooks | Task::Overview => Level::DEBUG,
+        Task::Recovery | Task::Webhooks | Task::Overview | Task::Sales => Level::DEBUG,
         Task::Expiry | Task::Housekeeping | Task::Audit | Task::AuditFull | Task::Reconcile => Level::INFO,
     }
 }

@@ -22,7 +22,7 @@ use self::gauges::Gauges;
 use crate::app::{App, Readiness};
 use crate::clock;
 use crate::db::DbError;
-use crate::payments::{expire, recovery, webhook};
+use crate::payments::{expire, recovery, sales, webhook};
 use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Task, TickResult};
 use crate::telemetry::{canonical, current_trace_id, record, traces};
@@ -31,6 +31,8 @@ use crate::telemetry::{canonical, current_trace_id, record, traces};
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How often the gauges are computed.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
+/// How often what was sold is counted.
+const SALES_EVERY: Duration = Duration::from_secs(5);
 /// How often old rows are swept.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,7 @@ pub async fn run(app: Arc<App>, readiness: Arc<Readiness>, stop: CancellationTok
         tokio::spawn(audit::changed_loop(worker.clone(), stop.clone())),
         tokio::spawn(audit::full_loop(worker.clone(), stop.clone())),
         tokio::spawn(housekeeping_loop(worker.clone(), stop.clone())),
+        tokio::spawn(sales_loop(worker.clone(), stop.clone())),
         tokio::spawn(reconcile_loop(worker, stop)),
     ];
     for task in tasks {
@@ -100,6 +103,18 @@ async fn housekeeping_loop(worker: Worker, stop: CancellationToken) {
 
 async fn swept(app: Arc<App>, stop: CancellationToken) -> Result<usize, DbError> {
     housekeeping::sweep(&app, &stop).await
+}
+
+async fn sales_loop(worker: Worker, stop: CancellationToken) {
+    let never = Notify::new();
+    while awake(&stop, &never, SALES_EVERY).await {
+        let ending = stop.clone();
+        worker.tick(Task::Sales, move |app: &Arc<App>| counted(Arc::clone(app), ending.clone())).await;
+    }
+}
+
+async fn counted(app: Arc<App>, stop: CancellationToken) -> Result<usize, DbError> {
+    sales::count(&app.db, &stop).await
 }
 
 async fn reconcile_loop(worker: Worker, stop: CancellationToken) {

@@ -34,6 +34,7 @@ const NO_VERB: &[(Tx, &str)] = &[
     (Tx::Keys, "one transaction and nothing around it"),
     (Tx::Overview, "changes nothing"),
     (Tx::Housekeeping, "deletes what nobody reads any more"),
+    (Tx::Sales, "counts what the history says, and no verb waits for it: `growth` cuts it off"),
     (Tx::Audit, "reads the books, and writes what it has proven alone"),
 ];
 

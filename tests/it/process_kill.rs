@@ -330,7 +330,14 @@ fn is_visited(point: CrashPoint) -> bool {
     match point {
         CrashPoint::Uncommitted(tx) | CrashPoint::Committed(tx) => !matches!(
             tx,
-            Tx::Audit | Tx::Catalogue | Tx::Keys | Tx::Overview | Tx::Housekeeping | Tx::Read | Tx::Reconcile
+            Tx::Audit
+                | Tx::Catalogue
+                | Tx::Keys
+                | Tx::Overview
+                | Tx::Housekeeping
+                | Tx::Read
+                | Tx::Reconcile
+                | Tx::Sales
         ),
         // Reconciliation is killed by its own tests, which make something to find.
         CrashPoint::Calling(call) | CrashPoint::Answered(call) => call != ProviderOperation::List,

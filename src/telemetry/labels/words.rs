@@ -201,6 +201,8 @@ vocabulary! {
         Audit => "audit",
         /// File a difference between the PG's books and ours, or what became of it.
         Reconcile => "reconcile",
+        /// Count what was sold and given back.
+        Sales => "sales",
     }
 }
 
@@ -347,6 +349,8 @@ vocabulary! {
         AuditFull => "audit_full",
         /// Compare the PG's books with ours.
         Reconcile => "reconcile",
+        /// Count what was sold and given back.
+        Sales => "sales",
     }
 }
 

@@ -24,6 +24,7 @@ const OPERATIONS: &[(&str, &[&str])] = &[
     ("GET /v1/products", &["publishableKey", "secretKey"]),
     ("GET /v1/products/{id}", &["publishableKey", "secretKey"]),
     ("GET /v1/products/{id}/stock-adjustments", &["secretKey"]),
+    ("GET /v1/sales", &["secretKey"]),
     ("PATCH /v1/products/{id}", &["secretKey"]),
     ("POST /v1/findings/{id}/close", &["secretKey"]),
     ("POST /v1/orders", &["publishableKey", "secretKey"]),

@@ -335,7 +335,7 @@ fn is_of_money(point: CrashPoint) -> bool {
     match point {
         CrashPoint::Calling(_) | CrashPoint::Answered(_) => true,
         CrashPoint::Uncommitted(tx) | CrashPoint::Committed(tx) => {
-            !matches!(tx, Tx::Catalogue | Tx::Read | Tx::Keys | Tx::Overview | Tx::Housekeeping)
+            !matches!(tx, Tx::Catalogue | Tx::Read | Tx::Keys | Tx::Overview | Tx::Housekeeping | Tx::Sales)
         }
     }
 }
