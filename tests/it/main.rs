@@ -30,6 +30,7 @@ mod database_tls;
 mod documents;
 mod drills;
 mod explain;
+mod growth;
 mod histories;
 mod limits;
 mod live;
