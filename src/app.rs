@@ -13,6 +13,7 @@ use crate::db::Db;
 use crate::db::known_keys::KnownKeys;
 use crate::news::News;
 use crate::provider::call::Door;
+use crate::queues::Queues;
 use crate::telemetry::ledger;
 
 /// One running paygauge.
@@ -29,6 +30,8 @@ pub struct App {
     pub cache: Cache,
     /// Which idempotency keys were used.
     pub known_keys: KnownKeys,
+    /// Who waits for an order of the same product.
+    pub queues: Queues,
     /// What was committed, for whoever waits for it.
     pub news: Arc<News>,
     /// Wakes the workers of this process before their timer does.

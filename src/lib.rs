@@ -18,6 +18,7 @@ pub mod load;
 pub mod news;
 pub mod payments;
 pub mod provider;
+pub mod queues;
 pub mod redis;
 pub mod serve;
 pub mod telemetry;

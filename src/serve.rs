@@ -30,6 +30,7 @@ use crate::news::News;
 use crate::payments::live;
 use crate::provider::call::Door;
 use crate::provider::toss::{Toss, TossConfig};
+use crate::queues::Queues;
 use crate::redis::{Redis, RedisConfig};
 use crate::telemetry::labels::{Dependency, ProviderLabel};
 use crate::telemetry::{self, MetricsHandle, TelemetryConfig, record};
@@ -282,6 +283,7 @@ async fn app_at(
         tasks: TaskTracker::new(),
         cache,
         known_keys: KnownKeys::default(),
+        queues: Queues::default(),
         news,
         nudges: Nudges::default(),
     }))

@@ -122,7 +122,7 @@ fn transactions() -> [Panel; 5] {
         lines("Time of a transaction")
             .size(12, 8)
             .unit("s")
-            .quantiles(of, r#"@,tx=~"confirm_.*|cancel_.*|order_place|webhook_apply""#, "")
+            .quantiles(of, r#"@,tx=~"confirm_.*|cancel_.*|order_place.*|webhook_apply""#, "")
             .about(
                 "Are the transactions that move money fast?",
                 "half to 999 of 1000 were shorter.",

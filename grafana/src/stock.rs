@@ -90,7 +90,7 @@ fn proof() -> [Panel; 6] {
     ]
 }
 
-fn stock() -> [Panel; 7] {
+fn stock() -> [Panel; 8] {
     [
         stat("Units held")
             .size(6, 4)
@@ -149,8 +149,26 @@ fn stock() -> [Panel; 7] {
             )
             .to("pay-funnel")
             .runbook("StockLeak"),
+        lines("Orders in one transaction")
+            .size(6, 8)
+            .unit("short")
+            .query(
+                "sum(rate(payments_orders_per_transaction_sum{@}[@])) / (sum(rate(payments_orders_per_transaction_count{@}[@])) > 0)",
+                "mean",
+            )
+            .query(
+                "histogram_quantile(0.99, sum by (le) (rate(payments_orders_per_transaction_bucket{@}[@])))",
+                "p99",
+            )
+            .about(
+                "Are those who want one product taken together?",
+                "orders that one transaction placed; 1 is each by itself.",
+                "a crowd and still 1: many products at once, or PAYGAUGE_ORDERS_TOGETHER is 1.",
+            )
+            .to("pay-db")
+            .runbook("StockLeak"),
         lines("Holds that ran out")
-            .size(12, 8)
+            .size(6, 8)
             .unit("reqps")
             .query("sum(rate(payments_holds_expired_total{@}[@]))", "expired")
             .about(

@@ -242,6 +242,7 @@ impl Reader {
             rates: self.rates(base.rates),
             catalogue_life: self.millis_or_off("PAYGAUGE_CATALOGUE_CACHE_MS", 60_000, base.catalogue_life),
             sold_out_life: self.millis_or_off("PAYGAUGE_SOLD_OUT_MS", 10_000, base.sold_out_life),
+            orders_together: self.count("PAYGAUGE_ORDERS_TOGETHER", 64, base.orders_together),
             event_streams_max: self.count("PAYGAUGE_EVENT_STREAMS_MAX", 3_500, base.event_streams_max),
             event_stream_life: self.duration("PAYGAUGE_EVENT_STREAM_SECONDS", second, 3_600, base.event_stream_life),
             ..base

@@ -67,6 +67,8 @@ pub struct Settings {
     pub catalogue_life: Duration,
     /// How long it is believed without asking that a product is sold out; zero for never.
     pub sold_out_life: Duration,
+    /// How many orders of one product are taken in one transaction at the most; 1 takes each by itself.
+    pub orders_together: u32,
     /// The most streams of events that one process serves at a time.
     pub event_streams_max: u32,
     /// How long a stream of events is open before the client has to come again.
@@ -169,6 +171,7 @@ impl Default for Settings {
             rates: Rates::default(),
             catalogue_life: Duration::from_secs(1),
             sold_out_life: Duration::from_secs(1),
+            orders_together: 32,
             event_streams_max: 1_000,
             event_stream_life: minutes(5),
             body_bytes_max: 64 * 1024,

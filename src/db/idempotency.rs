@@ -1,5 +1,6 @@
 //! Idempotency keys: one claim, one answer.
 
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -23,6 +24,17 @@ pub struct Scope {
     pub key: String,
     /// SHA-256 of what was asked.
     pub fingerprint: Vec<u8>,
+}
+
+/// A key with its owner and its route: what is unique.
+pub type Key = (String, String, String);
+
+impl Scope {
+    /// The key with its owner and its route.
+    #[must_use]
+    pub fn whole(&self) -> Key {
+        (self.owner.clone(), self.route.to_owned(), self.key.clone())
+    }
 }
 
 /// A stored claim.
@@ -130,6 +142,21 @@ pub async fn find(conn: &Conn, scope: &Scope) -> Result<Option<ClaimRow>, DbErro
         .await
         .optional()?;
     Ok(row)
+}
+
+/// Of these keys, and perhaps some others, those that were used.
+pub async fn used(conn: &Conn, scopes: &[&Scope]) -> Result<HashSet<Key>, DbError> {
+    let owners: BTreeSet<&str> = scopes.iter().map(|scope| scope.owner.as_str()).collect();
+    let routes: BTreeSet<&str> = scopes.iter().map(|scope| scope.route).collect();
+    let keys: Vec<&str> = scopes.iter().map(|scope| scope.key.as_str()).collect();
+    let found: Vec<Key> = idempotency_keys::table
+        .filter(idempotency_keys::owner.eq_any(owners))
+        .filter(idempotency_keys::route.eq_any(routes))
+        .filter(idempotency_keys::key.eq_any(keys))
+        .select((idempotency_keys::owner, idempotency_keys::route, idempotency_keys::key))
+        .load(&mut &*conn)
+        .await?;
+    Ok(found.into_iter().collect())
 }
 
 /// An answer to keep.

@@ -3,16 +3,13 @@
 //! While a question is under way, whoever comes waits for the next one, so that a flood of requests asks hardly more often than
 //! one after the other would. Nothing is locked and nothing is written.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
 use tokio::sync::oneshot;
 
-use super::idempotency::Scope;
-use super::schema::idempotency_keys;
-use super::{Conn, Db, DbError};
+use super::Db;
+use super::idempotency::{self, Scope};
 
 /// Keys of one question.
 const KEYS_MAX: usize = 500;
@@ -45,14 +42,16 @@ impl KnownKeys {
             waiting.drain(..count).collect()
         };
         let scopes: Vec<&Scope> = some.iter().map(|asked| &asked.scope).collect();
-        let used =
-            if scopes.is_empty() { Ok(HashSet::new()) } else { db.read(async |conn| used(conn, &scopes).await).await };
+        let used = if scopes.is_empty() {
+            Ok(HashSet::new())
+        } else {
+            db.read(async |conn| idempotency::used(conn, &scopes).await).await
+        };
         // Without an answer everybody assumes the worst.
         if let Ok(used) = used {
             for asked in some {
-                let Scope { owner, route, key, .. } = asked.scope;
                 // Who has left needs no answer.
-                asked.answer.send(used.contains(&(owner, route.to_owned(), key))).unwrap_or_default();
+                asked.answer.send(used.contains(&asked.scope.whole())).unwrap_or_default();
             }
         }
         answered.try_recv().unwrap_or(true)
@@ -61,19 +60,4 @@ impl KnownKeys {
     fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Asked>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Of these keys, and perhaps some others, those that were used.
-async fn used(conn: &mut Conn, scopes: &[&Scope]) -> Result<HashSet<(String, String, String)>, DbError> {
-    let owners: BTreeSet<&str> = scopes.iter().map(|scope| scope.owner.as_str()).collect();
-    let routes: BTreeSet<&str> = scopes.iter().map(|scope| scope.route).collect();
-    let keys: Vec<&str> = scopes.iter().map(|scope| scope.key.as_str()).collect();
-    let found: Vec<(String, String, String)> = idempotency_keys::table
-        .filter(idempotency_keys::owner.eq_any(owners))
-        .filter(idempotency_keys::route.eq_any(routes))
-        .filter(idempotency_keys::key.eq_any(keys))
-        .select((idempotency_keys::owner, idempotency_keys::route, idempotency_keys::key))
-        .load(conn)
-        .await?;
-    Ok(found.into_iter().collect())
 }

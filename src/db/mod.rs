@@ -201,6 +201,12 @@ impl Db {
         Self { connect_within, ..self }
     }
 
+    /// How long a connection is waited for.
+    #[must_use]
+    pub const fn connects_within(&self) -> Duration {
+        self.connect_within
+    }
+
     /// How long an idle connection may take to answer before it is replaced. Two such tries fit into a request's wait for
     /// a connection.
     fn ping_within(&self) -> Duration {

@@ -77,7 +77,7 @@ pub struct ItemRow {
 }
 
 /// A new order, pending from the start.
-#[derive(Debug, Insertable)]
+#[derive(Debug, Clone, Insertable)]
 #[diesel(table_name = orders)]
 pub struct NewOrder {
     /// Its id.

@@ -28,6 +28,7 @@ use crate::domain::ids::OrderId;
 use crate::limits::{Budget, Proxies, RateLimiter, Rates};
 use crate::provider::call::Door;
 use crate::provider::toss::{Toss, TossConfig};
+use crate::queues::Queues;
 use crate::telemetry::labels::ProviderLabel;
 
 const ORIGIN: &str = "http://127.0.0.1:8000";
@@ -64,6 +65,7 @@ fn limited(rates: Rates) -> (AppState, Router) {
         settings,
         tasks: tokio_util::task::TaskTracker::new(),
         known_keys: KnownKeys::default(),
+        queues: Queues::default(),
         cache: Cache::new(Duration::ZERO, None),
         news: Arc::default(),
         nudges: Nudges::default(),

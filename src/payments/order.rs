@@ -1,13 +1,21 @@
 //! Place an order: price it from the catalogue, take its stock, answer. One commit; all of it or nothing.
+//!
+//! Orders of one product that come together are taken together: see `queue` and `together`.
 
+mod queue;
+mod together;
+
+use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use self::queue::Way;
 use super::claim::{Claim, claim};
 use super::view;
 use crate::app::App;
+use crate::config::Settings;
 use crate::db::batch::Batch;
 use crate::db::events::{self, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
@@ -20,6 +28,7 @@ use crate::domain::order::{OrderEvent, OrderStatus};
 use crate::news::Gate;
 use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{ReservationResult, StockMovement, Tx};
+use crate::telemetry::propagate::{self, Link};
 use crate::telemetry::{record, traces};
 
 /// What the caller wants: no price, that is the catalogue's.
@@ -65,6 +74,9 @@ pub enum PlaceError {
     /// The first request with this key is still running.
     #[error("the first request with this key is still running")]
     KeyInFlight,
+    /// Too many want the same product.
+    #[error("too many orders of this product are waiting")]
+    Crowded,
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -85,32 +97,29 @@ impl<E: Into<PlaceError>> From<E> for Stop {
 }
 
 /// Places an order.
-pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> Result<Placed, PlaceError> {
+pub async fn place(app: &Arc<App>, request: Place, scope: Scope, origin: Origin) -> Result<Placed, PlaceError> {
     if let Some(reference) = &request.customer_ref {
         facts::tell(Fact::Customer(reference));
     }
     if let Some(refusal) = at_the_gate(app, &request, &scope).await {
         return Err(refusal);
     }
-    let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
-    let products: Vec<ProductId> = request.lines.iter().map(|(product, _)| *product).collect();
-    let look = Before { scope: &scope, products: &products };
-    let work = app.db.transaction_after(Tx::OrderPlace, look, async |conn, seen| {
-        if seen.is_clear(&request) {
-            at_once(conn, app, &request, &scope, &origin, seen).await
-        } else {
-            step_by_step(conn, app, &request, &scope, &origin).await
+    let placed = match queue::enter(app, &request, &scope, &origin).await {
+        Ok(Way::Placed(placed)) => Ok(with_others(placed)),
+        Ok(Way::Alone(leave)) => {
+            // The last unit may have gone meanwhile.
+            if leave.has_waited()
+                && let Some(refusal) = at_the_gate(app, &request, &scope).await
+            {
+                return Err(refusal);
+            }
+            alone(app, &request, &scope, &origin).await
         }
-    });
-    let mut placed = work.await;
-    if let Err(Stop::Refused(PlaceError::Db(DbError::Constraint(_)))) = &placed {
-        // Somebody came between the look and the writing; this way tells what is wrong now.
-        let work =
-            app.db.transaction(Tx::OrderPlace, async |conn| step_by_step(conn, app, &request, &scope, &origin).await);
-        placed = work.await;
-    }
+        Err(error) => Err(error.into()),
+    };
     match placed {
         Ok((id, response)) => {
+            let units = request.lines.iter().map(|(_, quantity)| i64::from(*quantity)).sum::<i64>();
             traces::about_order(&id);
             record::reservation(ReservationResult::Reserved);
             record::stock_movement(StockMovement::Hold, units.unsigned_abs());
@@ -120,7 +129,7 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
         Err(Stop::Refused(error)) => {
             match &error {
                 PlaceError::InsufficientStock { .. } => record::reservation(ReservationResult::Insufficient),
-                PlaceError::Db(_) => record::reservation(ReservationResult::Error),
+                PlaceError::Db(_) | PlaceError::Crowded => record::reservation(ReservationResult::Error),
                 PlaceError::UnknownProduct(_)
                 | PlaceError::Money(_)
                 | PlaceError::KeyMismatch
@@ -130,6 +139,39 @@ pub async fn place(app: &App, request: Place, scope: Scope, origin: Origin) -> R
             Err(error)
         }
     }
+}
+
+/// Tells in the request's own span and line what was done in a transaction that was not its own.
+fn with_others(placed: crate::queues::Placed) -> (OrderId, Response) {
+    facts::tell(Fact::Order(placed.id));
+    facts::tell(Fact::Money(placed.total));
+    facts::tell(Fact::Together(placed.orders));
+    propagate::link(placed.trace_id.as_deref(), Link::Together);
+    (placed.id, placed.response)
+}
+
+/// Places an order in a transaction of its own.
+async fn alone(app: &App, request: &Place, scope: &Scope, origin: &Origin) -> Result<(OrderId, Response), Stop> {
+    let products: Vec<ProductId> = request.lines.iter().map(|(product, _)| *product).collect();
+    let look = Before { scope, products: &products };
+    let work = app.db.transaction_after(Tx::OrderPlace, look, async |conn, seen| {
+        if seen.is_clear(request) {
+            at_once(conn, app, request, scope, origin, seen).await
+        } else {
+            step_by_step(conn, app, request, scope, origin).await
+        }
+    });
+    let mut placed = work.await;
+    if let Err(Stop::Refused(PlaceError::Db(DbError::Constraint(_)))) = &placed {
+        // Somebody came between the look and the writing; this way tells what is wrong now.
+        let work =
+            app.db.transaction(Tx::OrderPlace, async |conn| step_by_step(conn, app, request, scope, origin).await);
+        placed = work.await;
+    }
+    if placed.is_ok() {
+        record::orders_taken(1);
+    }
+    placed
 }
 
 /// Refuses what is known to be sold out without a transaction. Only of one product: of several, another one might be the
@@ -189,27 +231,54 @@ async fn at_once(
     origin: &Origin,
     seen: Seen,
 ) -> Result<(OrderId, Response), Stop> {
-    let id = OrderId::new();
     let now = seen.products.first().map_or_else(crate::clock::now, |(.., now)| *now);
     let products: Vec<ProductRow> = seen.products.into_iter().map(|(product, ..)| product).collect();
-    let (new, items) = priced(id, request, &products, origin)?;
-    let settings = &app.settings;
-    let order = new.row(now, settings.hold);
-    let response = view::stored(201, &view::order(&order, &items, None))?;
-    let (lease, keep) = (settings.idempotency_lease, settings.idempotency_keep);
-    let (subject, detail) = placed_event(&order, &items);
+    let draft = Draft::new(OrderId::new(), request, &products, origin, now, &app.settings)?;
     let mut batch = Batch::new(conn);
-    batch.add(idempotency::claim_answered(conn, scope, id.uuid(), &response, lease, keep));
-    batch.add(db::orders::write(conn, new, settings.hold));
-    for item in items {
-        batch.add(db::orders::write_item(conn, item));
-    }
-    batch.add(events::append(conn, id, order.version, subject, origin, detail));
+    draft.write(&mut batch, scope, origin, &app.settings);
     for (product, quantity) in in_lock_order(&request.lines) {
         batch.add(db::stock::take_or_fail(conn, product, i64::from(quantity)));
     }
     batch.commit().await.map_err(PlaceError::Db)?;
-    Ok((id, response))
+    Ok((draft.order.id, draft.response))
+}
+
+/// An order as it will be stored, with its answer.
+struct Draft {
+    new: NewOrder,
+    items: Vec<ItemRow>,
+    order: OrderRow,
+    response: Response,
+}
+
+impl Draft {
+    /// An order at the catalogue's prices, for a transaction that begins at `now`.
+    fn new(
+        id: OrderId,
+        request: &Place,
+        products: &[ProductRow],
+        origin: &Origin,
+        now: DateTime<Utc>,
+        settings: &Settings,
+    ) -> Result<Self, PlaceError> {
+        let (new, items) = priced(id, request, products, origin)?;
+        let order = new.row(now, settings.hold);
+        let response = view::stored(201, &view::order(&order, &items, None))?;
+        Ok(Self { new, items, order, response })
+    }
+
+    /// Adds everything but the stock.
+    fn write<'c>(&'c self, batch: &mut Batch<'c>, scope: &'c Scope, origin: &'c Origin, settings: &Settings) {
+        let (conn, id) = (batch.conn(), self.order.id);
+        let (lease, keep) = (settings.idempotency_lease, settings.idempotency_keep);
+        batch.add(idempotency::claim_answered(conn, scope, id.uuid(), &self.response, lease, keep));
+        batch.add(db::orders::write(conn, self.new.clone(), settings.hold));
+        for item in &self.items {
+            batch.add(db::orders::write_item(conn, item.clone()));
+        }
+        let (subject, detail) = placed_event(&self.order, &self.items);
+        batch.add(events::append(conn, id, self.order.version, subject, origin, detail));
+    }
 }
 
 /// Writes one thing after the other, each after a look at what became of the one before.

@@ -139,6 +139,8 @@ pub(super) fn each(mut look: impl FnMut(&str, &Value)) {
 /// Under which name a line has the time of a step.
 const fn field(step: Step) -> &'static str {
     match step {
+        Step::QueueWait => "queue_wait_ms",
+        Step::SharedTx => "shared_tx_ms",
         Step::PoolWait => "pool_wait_ms",
         Step::TxBegin => "tx_begin_ms",
         Step::LockWait => "lock_wait_ms",

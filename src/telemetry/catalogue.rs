@@ -102,6 +102,8 @@ const STATE: &[f64] =
     &[0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
 /// Amounts in won; those of other currencies fall into few of them.
 const KRW: &[f64] = &[1e3, 5e3, 1e4, 3e4, 5e4, 1e5, 2e5, 3e5, 5e5, 1e6, 3e6, 1e7];
+/// Orders of one transaction.
+const ORDERS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 macro_rules! catalogue {
     (

@@ -76,6 +76,8 @@ pub enum Fact<'a> {
     },
     /// It was answered without a transaction, since its product is known to be sold out.
     AtTheGate,
+    /// It was placed in a transaction that took so many orders.
+    Together(u32),
     /// A transaction that others made fail is tried again.
     Retry,
     /// What a stored webhook led to.
@@ -143,6 +145,7 @@ struct Facts {
     webhook: Option<WebhookApplied>,
     customer: Option<String>,
     is_at_the_gate: bool,
+    together: Option<u32>,
     retries: i64,
     rows: Option<i64>,
 }
@@ -174,6 +177,7 @@ impl Sheet {
                 facts.pg_request_id = request_id.and_then(word).or(facts.pg_request_id.take());
             }
             Fact::AtTheGate => facts.is_at_the_gate = true,
+            Fact::Together(orders) => facts.together = Some(orders),
             Fact::Retry => facts.retries += 1,
             Fact::Webhook(applied) => facts.webhook = Some(applied),
             Fact::Task(task) => facts.task = Some(task),
@@ -229,6 +233,7 @@ impl Facts {
             ("pg_request_id", text(self.pg_request_id)),
             ("idem_result", word(self.idempotency.map(IdempotencyResult::as_str))),
             ("gate", word(self.is_at_the_gate.then_some("sold_out"))),
+            ("together", self.together.map(|orders| Value::Whole(orders.into()))),
             ("webhook", word(self.webhook.map(WebhookApplied::as_str))),
             ("customer", text(self.customer)),
             ("retries", counted(self.retries)),

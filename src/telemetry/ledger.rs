@@ -155,6 +155,12 @@ impl Ledger {
         self.clock().counts
     }
 
+    /// Time goes to this step from now on: something else does it for the work, which waits within the life of a
+    /// [`Waiting`].
+    pub fn turn_to(&self, step: Step) {
+        self.clock().turn(Hand::At(step));
+    }
+
     /// The facts of the work.
     pub(super) fn sheet(&self) -> &Sheet {
         &self.0.sheet
@@ -179,7 +185,13 @@ impl Ledger {
 
 const fn is_database(step: Step) -> bool {
     match step {
-        Step::PoolWait | Step::TxBegin | Step::LockWait | Step::Statements | Step::TxCommit => true,
+        Step::QueueWait
+        | Step::SharedTx
+        | Step::PoolWait
+        | Step::TxBegin
+        | Step::LockWait
+        | Step::Statements
+        | Step::TxCommit => true,
         Step::PgCall | Step::Compute | Step::Unattributed => false,
     }
 }

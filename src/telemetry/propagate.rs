@@ -33,6 +33,8 @@ pub enum Link {
     Cancel,
     /// The trace that took in the webhook.
     Webhook,
+    /// The trace of a transaction that took several orders, or of an order that it took.
+    Together,
 }
 
 impl Link {
@@ -43,6 +45,7 @@ impl Link {
             Self::Confirm => "confirm",
             Self::Cancel => "cancel",
             Self::Webhook => "webhook",
+            Self::Together => "together",
         }
     }
 }

@@ -176,6 +176,12 @@ pub fn item(name: &'static str) -> tracing::Span {
     tracing::info_span!(parent: None, "worker.item", otel.name = name)
 }
 
+/// The root span of a transaction that takes the orders of several requests: it belongs to none of them.
+#[must_use]
+pub fn together() -> tracing::Span {
+    tracing::info_span!(parent: None, "orders.together", otel.name = "orders together")
+}
+
 /// A request that the span being worked in sends to a PG: its route without ids, and the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent<'a> {

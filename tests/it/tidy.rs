@@ -37,6 +37,7 @@ const LAYERS: &[&[&str]] = &[
     &["payments"],
     &["app"],
     &["config"],
+    &["queues"],
     &["db", "provider", "limits", "cache"],
     &["news"],
     &["redis"],

@@ -51,6 +51,7 @@ impl From<PlaceError> for Problem {
             }
             PlaceError::KeyMismatch => key_mismatch(),
             PlaceError::KeyInFlight => key_in_flight(),
+            PlaceError::Crowded => Self::new(Code::Busy, "Too many orders of this product are waiting."),
             PlaceError::Db(error) => error.into(),
             PlaceError::Json(error) => Self::internal(error),
         }

@@ -2,7 +2,7 @@
 
 use metrics::Counter;
 
-use super::{KRW, Kind, LabelInfo, MetricInfo, PAY, STATE, STEPS, Unit, real};
+use super::{KRW, Kind, LabelInfo, MetricInfo, ORDERS, PAY, STATE, STEPS, Unit, real};
 use crate::domain::evidence::DeclineClass;
 use crate::telemetry::family::{Family, FromZero, Histogram};
 use crate::telemetry::labels::{
@@ -80,6 +80,8 @@ catalogue! {
     "Real money that no order may keep, on its way back. Each one wants an explanation.";
     Counter STOCK_RESERVATIONS = "payments_stock_reservations_total" { result: ReservationResult } Count,
     from_zero FromZero::Every, "Tries to hold the stock of an order. Is something sold out, or is it us?";
+    Histogram ORDERS_TAKEN = "payments_orders_per_transaction" {} Count, buckets ORDERS, from_zero FromZero::Every,
+    "Orders that one transaction placed. Are those who want the same product taken together?";
     Counter STOCK_MOVEMENTS = "payments_stock_movements_total" { kind: StockMovement } Count,
     from_zero FromZero::Every, "Units of stock moved, by why.";
     Counter HOLDS_EXPIRED = "payments_holds_expired_total" {} Count, from_zero FromZero::Every,

@@ -5,6 +5,10 @@ use crate::domain::vocabulary;
 vocabulary! {
     /// What the time of a use case is spent on. Each moment belongs to exactly one.
     pub enum Step {
+        /// Waiting until other orders of the same product are taken.
+        QueueWait => "queue_wait",
+        /// In a transaction that takes several orders of one product.
+        SharedTx => "shared_tx",
         /// Waiting for a database connection.
         PoolWait => "pool_wait",
         /// Opening a transaction.

@@ -169,6 +169,8 @@ vocabulary! {
     pub enum Tx {
         /// Hold stock and write the order.
         OrderPlace => "order_place",
+        /// The same for several orders of one product.
+        OrderPlaceTogether => "order_place_together",
         /// Release an unpaid order.
         OrderCancel => "order_cancel",
         /// Commit the intent to confirm.

@@ -44,6 +44,11 @@ pub fn money(moved: MoneyMove, currency: CurrencyLabel, amount: i64) {
     c::AMOUNT.of((moved, currency)).record(float(amount));
 }
 
+/// A transaction placed so many orders.
+pub fn orders_taken(orders: u32) {
+    c::ORDERS_TAKEN.of(()).record(f64::from(orders));
+}
+
 /// An order reached a stage for the first time.
 pub fn funnel(stage: FunnelStage) {
     c::FUNNEL.of((stage,)).increment(1);
