@@ -32,6 +32,7 @@ mod drills;
 mod explain;
 mod growth;
 mod histories;
+mod hot_item;
 mod limits;
 mod live;
 mod load;
