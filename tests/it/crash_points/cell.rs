@@ -58,6 +58,15 @@ impl Cell {
                 let _lost = tokio::time::timeout(PATIENCE, request).await.expect("the connection is closed");
                 Asked::OverHttp
             }
+            Death::FutureDropped if Verb::is_nobodys(self.point) => {
+                // The task dies by itself, and the requests find another way.
+                world.crash.arm(CrashPlan::Panic(self.point));
+                let task = self.verb.call(world, &scene);
+                assert!(task.await.expect("a call that ends"), "they go on without it");
+                assert!(world.crash.reached().contains(&self.point), "the point is reached");
+                world.nothing_is_left_in_a_transaction().await;
+                self.verb.asked()
+            }
             Death::FutureDropped => {
                 let task = self.verb.call(world, &scene);
                 tokio::time::timeout(PATIENCE, world.crash.held()).await.expect("the point is reached");

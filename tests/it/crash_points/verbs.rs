@@ -1,9 +1,18 @@
 //! What can be under way when a crash comes, what the PG does meanwhile, and where it must end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use chrono::{TimeDelta, Utc};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join};
+use paygauge::app::App;
+use paygauge::crash::CrashPoint;
+use paygauge::db::connect::DbConfig;
 use paygauge::db::events::Origin;
 use paygauge::db::idempotency::Scope;
 use paygauge::domain::evidence::PaymentKey;
+use paygauge::domain::ids::ProductId;
 use paygauge::domain::money::{Currency, Money};
 use paygauge::domain::stock::CancelScope;
 use paygauge::payments::cancel::Canceled;
@@ -11,7 +20,7 @@ use paygauge::payments::cancel_order::OrderCanceled;
 use paygauge::payments::confirm::Confirmed;
 use paygauge::payments::reconcile::{self, Span};
 use paygauge::payments::{cancel, cancel_order, confirm, expire, order, recovery, webhook};
-use paygauge::telemetry::labels::ReconcileOutcome;
+use paygauge::telemetry::labels::{ReconcileOutcome, Tx};
 use pg_mock::{Behaviour, Operation, Rule};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -19,13 +28,15 @@ use tokio::task::JoinHandle;
 
 use super::cell::World;
 use crate::support::eventually;
-use crate::support::shop::{Answer, Client, Order, PATIENCE, Shop, confirm_body, http};
+use crate::support::shop::{Answer, Client, Order, PATIENCE, Shop, confirm_body, http, invariants_client};
 
 /// A step that somebody takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
     /// A buyer places an order.
     Order,
+    /// Three buyers place orders of one product: one alone, and two together while it is being taken.
+    OrdersTogether,
     /// A buyer's payment is confirmed.
     Confirm,
     /// A shop cancels a third of a payment.
@@ -134,6 +145,7 @@ pub struct Scene {
 impl Verb {
     pub const ALL: &'static [Self] = &[
         Self::Order,
+        Self::OrdersTogether,
         Self::Confirm,
         Self::CancelPart,
         Self::CancelAll,
@@ -153,6 +165,7 @@ impl Verb {
     pub fn name(self) -> &'static str {
         match self {
             Self::Order => "order",
+            Self::OrdersTogether => "orders together",
             Self::Confirm => "confirm",
             Self::CancelPart => "cancel a part",
             Self::CancelAll => "cancel all",
@@ -173,7 +186,9 @@ impl Verb {
     /// What the PG can do to it.
     pub fn moods(self) -> &'static [Mood] {
         match self {
-            Self::Order | Self::CancelOrder | Self::WebhookReceive | Self::Expire => &[Mood::Approve],
+            Self::Order | Self::OrdersTogether | Self::CancelOrder | Self::WebhookReceive | Self::Expire => {
+                &[Mood::Approve]
+            }
             Self::RecoverConfirm | Self::RecoverCancel | Self::ReconcileCancel | Self::ReconcileApproval => TWO_CALLS,
             Self::Confirm
             | Self::CancelPart
@@ -198,7 +213,7 @@ impl Verb {
             webhook: Value::Null,
         };
         match self {
-            Self::Order => {}
+            Self::Order | Self::OrdersTogether => {}
             Self::CancelOrder => scene.order = Some(shop.order(&product, 1).await),
             Self::Expire => {
                 scene.order = Some(shop.order(&product, 1).await);
@@ -260,6 +275,7 @@ impl Verb {
             Self::RecoverCancel => (Operation::Lookup, Operation::Cancel),
             Self::ReconcileCancel | Self::ReconcileApproval => (Operation::Transactions, Operation::Lookup),
             Self::Order
+            | Self::OrdersTogether
             | Self::CancelOrder
             | Self::WebhookReceive
             | Self::WebhookDeposit
@@ -301,6 +317,17 @@ impl Verb {
         let (shop, key) = (&world.shop, scene.idempotency_key.clone());
         match self {
             Self::Order => sent(&shop.publishable, "/v1/orders", &scene.basket(), Some(&key)),
+            Self::OrdersTogether => {
+                let order = |key: String| {
+                    let request = shop.publishable.raw(Method::POST, "/v1/orders").json(&scene.basket());
+                    let request = request.header("Idempotency-Key", key);
+                    async move { request.send().await.is_ok() }.boxed()
+                };
+                let crowd = crowd(world, scene, scene.keys().map(order));
+                tokio::spawn(async move {
+                    crowd.await;
+                })
+            }
             Self::Confirm => {
                 let order = scene.order();
                 sent(&order.buyer, "/v1/payments/confirm", &confirm_body(order, &scene.key), None)
@@ -339,6 +366,16 @@ impl Verb {
                 let lines = vec![(scene.product.parse().expect("a product's id"), 1)];
                 let (place, scope) = (order::Place { lines, customer_ref: None }, scene.scope("orders.place"));
                 world.spawn(async move { order::place(&app, place, scope, origin).await.is_ok() })
+            }
+            Self::OrdersTogether => {
+                let order = |key: String| {
+                    let (app, origin) = (Arc::clone(&app), origin.clone());
+                    let lines = vec![(scene.product.parse().expect("a product's id"), 1)];
+                    let scope = Scope { key, ..scene.scope("orders.place") };
+                    let place = order::Place { lines, customer_ref: None };
+                    async move { order::place(&app, place, scope, origin).await.is_ok() }.boxed()
+                };
+                world.spawn(crowd(world, scene, scene.keys().map(order)))
             }
             Self::Confirm => {
                 let (request, scope) = (scene.confirm(), scene.scope("payments.confirm"));
@@ -381,7 +418,12 @@ impl Verb {
     /// How a client asks again after its first call was dropped: a step of the worker has its own client over HTTP.
     pub fn asked(self) -> Asked {
         match self {
-            Self::Order | Self::Confirm | Self::CancelPart | Self::CancelAll | Self::CancelOrder => Asked::ByCall,
+            Self::Order
+            | Self::OrdersTogether
+            | Self::Confirm
+            | Self::CancelPart
+            | Self::CancelAll
+            | Self::CancelOrder => Asked::ByCall,
             Self::WebhookReceive
             | Self::WebhookDeposit
             | Self::WebhookCanceled
@@ -415,6 +457,14 @@ impl Verb {
                 });
                 answer.await.expect(StatusCode::CREATED);
             }
+            Self::OrdersTogether => {
+                for key in scene.keys() {
+                    let answer = final_answer(world, async || {
+                        shop.publishable.post_as("/v1/orders", &scene.basket(), &key).await
+                    });
+                    answer.await.expect(StatusCode::CREATED);
+                }
+            }
             Self::Confirm | Self::RecoverConfirm | Self::RecoverApproval => {
                 let buyer = Client::new(&shop.base, scene.order().buyer.token());
                 let body = confirm_body(scene.order(), &scene.key);
@@ -438,6 +488,12 @@ impl Verb {
         }
     }
 
+    /// Whether the point is reached by a task that is nobody's request, so that no request can take it along.
+    pub fn is_nobodys(point: CrashPoint) -> bool {
+        let tx = Tx::OrderPlaceTogether;
+        [CrashPoint::Uncommitted(tx), CrashPoint::Committed(tx)].contains(&point)
+    }
+
     /// Whether the PG gave back another amount than it was asked for. Nobody can decide that but a person: the
     /// cancellation stays open.
     pub fn waits_for_a_person(self, shop: &Shop, mood: Mood, scene: &Scene) -> bool {
@@ -450,17 +506,18 @@ impl Verb {
         let product = scene.product.trim_start_matches("prod_");
         let orders = format!("select count(*) from order_items where product_id = '{product}'");
         let orders = shop.count(&orders).await;
-        assert_eq!(orders, 1, "one order, however often it was asked for");
+        let wanted = if self == Self::OrdersTogether { 3 } else { 1 };
+        assert_eq!(orders, wanted, "each order once, however often it was asked for");
         let available = async || shop.available(&scene.product).await;
         let Some(order) = &scene.order else {
-            return assert_eq!(available().await, 4);
+            return assert_eq!(available().await, 5 - wanted);
         };
         let book = shop.mock.book();
         let (approved, canceled) = (book.approved(&order.id), book.canceled(&order.id));
         let approvals: usize = book.of_order(&order.id).map(|payment| payment.approvals.len()).sum();
         assert!(approvals <= 1, "the buyer paid {approvals} times");
         match self {
-            Self::Order => {}
+            Self::Order | Self::OrdersTogether => {}
             Self::CancelOrder => {
                 shop.order_becomes(&order.id, "canceled").await;
                 assert_eq!(available().await, 5);
@@ -530,6 +587,11 @@ impl Scene {
         json!({ "lines": [{ "productId": self.product, "quantity": 1 }] })
     }
 
+    /// A key for each of three buyers.
+    fn keys(&self) -> [String; 3] {
+        [1, 2, 3].map(|buyer| format!("{}-{buyer}", self.idempotency_key))
+    }
+
     fn cancel_path(&self) -> String {
         format!("/v1/payments/{}/cancel", self.payment.as_ref().expect("the scene has a payment"))
     }
@@ -569,6 +631,57 @@ impl Scene {
             may_cancel_paid: false,
         }
     }
+}
+
+/// Keeps the first order waiting for its product's stock until the other two stand behind it; whether all were placed.
+fn crowd(
+    world: &World,
+    scene: &Scene,
+    orders: [BoxFuture<'static, bool>; 3],
+) -> impl Future<Output = bool> + Send + use<> {
+    let (app, database) = (world.app(), world.shop.database.clone());
+    let product: ProductId = scene.product.parse().expect("a product's id");
+    async move {
+        let [mut first, second, third] = orders;
+        let (holding, looking) = (connected(&database).await, Arc::new(connected(&database).await));
+        holding.batch_execute("begin; select 1 from stock for update").await.expect("the rows");
+        let waiting = |wanted: i64| waits(Arc::clone(&looking), Arc::clone(&app), product, wanted);
+        // What was placed before is repeated, and waits for nobody.
+        let is_first_done = tokio::select! {
+            done = &mut first => Some(done),
+            () = waiting(1) => None,
+        };
+        let mut others = join(second, third).boxed();
+        let are_others_done = tokio::select! {
+            done = &mut others => Some(done),
+            () = waiting(if is_first_done.is_none() { 3 } else { 2 }) => None,
+        };
+        holding.batch_execute("rollback").await.expect("the rows are free");
+        let first = async { if let Some(done) = is_first_done { done } else { first.await } };
+        let others = async { if let Some(done) = are_others_done { done } else { others.await } };
+        let (first, (second, third)) = join(first, others).await;
+        first && second && third
+    }
+}
+
+fn connected(database: &DbConfig) -> BoxFuture<'_, tokio_postgres::Client> {
+    invariants_client(database).boxed()
+}
+
+/// Waits until so many orders of a product wait, in the database or in front of it.
+fn waits(sql: Arc<tokio_postgres::Client>, app: Arc<App>, product: ProductId, wanted: i64) -> BoxFuture<'static, ()> {
+    let query = "select count(*) from pg_stat_activity where datname = current_database()
+                 and application_name = 'paygauge' and wait_event_type = 'Lock'";
+    let looking = async move {
+        loop {
+            let blocked: i64 = sql.query_one(query, &[]).await.expect("a count").get(0);
+            if blocked + i64::try_from(app.queues.waiting(product)).expect("few") == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    async move { tokio::time::timeout(PATIENCE, looking).await.expect("the orders wait") }.boxed()
 }
 
 fn part() -> Value {

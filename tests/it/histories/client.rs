@@ -119,6 +119,7 @@ impl Callers {
         match command {
             Command::Place { slot, lines } => self.place(lane, *slot, lines).await,
             Command::PlaceAgain { slot, other_body } => self.place_again(lane, *slot, *other_body).await,
+            Command::Rush { product, quantity, buyers } => self.rush(lane, *product, *quantity, *buyers).await,
             Command::Authenticate { slot, by } => {
                 self.authenticate(*slot, *by);
             }
@@ -226,6 +227,19 @@ impl Callers {
     }
 
     async fn place(&self, lane: usize, slot: usize, lines: &[Wanted]) {
+        let sent = self.basket(lines);
+        self.placed(slot, &sent, self.send(lane, &sent, None).await);
+    }
+
+    /// Nobody does anything with these orders; their units are held for good.
+    async fn rush(&self, lane: usize, product: usize, quantity: i64, buyers: usize) {
+        let baskets: Vec<Sent> = (0..buyers).map(|_| self.basket(&[Wanted { product, quantity }])).collect();
+        let asked = baskets.iter().chain(baskets.first()).map(|sent| self.send(lane, sent, None));
+        futures_util::future::join_all(asked).await;
+    }
+
+    /// An order with a fresh key.
+    fn basket(&self, lines: &[Wanted]) -> Sent {
         let products = &self.world.products;
         let mut wanted: Vec<Value> = Vec::new();
         for line in lines {
@@ -234,15 +248,14 @@ impl Callers {
                 wanted.push(json!({ "productId": product, "quantity": line.quantity }));
             }
         }
-        let sent = Sent {
+        Sent {
             door: Door::Place,
             token: self.world.publishable.clone(),
             owner: "publishable".to_owned(),
             key: Some(fresh_key()),
             path: "/v1/orders".to_owned(),
             body: json!({ "lines": wanted }),
-        };
-        self.placed(slot, &sent, self.send(lane, &sent, None).await);
+        }
     }
 
     fn placed(&self, slot: usize, sent: &Sent, answer: Option<(u16, Value)>) {

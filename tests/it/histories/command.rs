@@ -54,6 +54,8 @@ pub enum Command {
     Place { slot: usize, lines: Vec<Wanted> },
     /// Sends the slot's order again under its key, or another one under the same key.
     PlaceAgain { slot: usize, other_body: bool },
+    /// So many buyers order one product at once, the first of them twice under his key.
+    Rush { product: usize, quantity: i64, buyers: usize },
     /// The buyer opens a payment window and authenticates.
     Authenticate { slot: usize, by: Means },
     /// Confirms one of the slot's payments, counted from the newest; of none, the buyer authenticates first.
@@ -284,6 +286,8 @@ fn client() -> impl Strategy<Value = Command> {
     prop_oneof![
         3 => (slot(), lines()).prop_map(|(slot, lines)| Command::Place { slot, lines }),
         1 => (slot(), any::<bool>()).prop_map(|(slot, other_body)| Command::PlaceAgain { slot, other_body }),
+        1 => (0_usize..2, 1_i64..3, 2_usize..12)
+            .prop_map(|(product, quantity, buyers)| Command::Rush { product, quantity, buyers }),
         3 => (slot(), means()).prop_map(|(slot, by)| Command::Authenticate { slot, by }),
         12 => (slot(), prop_oneof![4 => Just(0_usize), 1 => 1_usize..3], by(), twist)
             .prop_map(|(slot, window, by, twist)| Command::Confirm { slot, window, by, twist }),
