@@ -9,10 +9,6 @@ use paygauge::serve;
 
 mod cli;
 
-/// Requests live by small, short allocations on two threads at once, which the C library's allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Parser)]
 #[command(name = "paygauge", version, about = "An observability-first payments backend.")]
 #[command(args_conflicts_with_subcommands = true)]
