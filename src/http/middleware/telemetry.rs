@@ -142,6 +142,11 @@ impl Canonical {
         if is_of_route { self.route } else { RouteLabel::UNMATCHED }
     }
 
+    /// HEAD is answered by what answers GET, and counts as such: its own series would tell nothing else.
+    fn counted_method(&self) -> HttpMethod {
+        if self.method == HttpMethod::Head { HttpMethod::Get } else { self.method }
+    }
+
     fn server_timing(&self) -> String {
         let mut timing = format!("total;dur={}", millis(self.started.elapsed()));
         for (step, spent) in self.ledger.steps().filter(|(_, spent)| !spent.is_zero()) {
@@ -195,7 +200,8 @@ impl Drop for Canonical {
         let elapsed = self.started.elapsed();
         // The span is the trace of this observation, and ends with it.
         self.span.in_scope(|| {
-            record::http_request(self.method, self.counted_route(), StatusLabel::of(Some(self.status)), elapsed);
+            let (method, status) = (self.counted_method(), StatusLabel::of(Some(self.status)));
+            record::http_request(method, self.counted_route(), status, elapsed);
             self.finish_span();
             self.write_line(elapsed);
         });
@@ -353,6 +359,6 @@ mod tests {
         assert_eq!((&line["ending"], &line["status"]), (&"client_closed".into(), &499.into()));
         let text = telemetry.metrics().render();
         assert!(text.contains(r#"http_server_active_requests{http_request_method="HEAD"} 0"#));
-        assert!(text.contains(r#"http_route="/endless",http_response_status_code="499"} 1"#));
+        assert!(text.contains(r#"http_request_method="GET",http_route="/endless",http_response_status_code="499"} 1"#));
     }
 }

@@ -57,8 +57,8 @@ impl Work {
     /// Each, and how many rows it may fetch however large the tables are.
     const ALL: [(Self, i64); 15] = [
         (Self::LookUps, A_PAGE),
-        (Self::Lists, 3 * A_PAGE),
-        (Self::ListsOfThePast, 4 * A_PAGE),
+        (Self::Lists, 6 * A_PAGE),
+        (Self::ListsOfThePast, 6 * A_PAGE),
         (Self::Replay, 100),
         (Self::Recovery, 100),
         (Self::Expiry, 100),
