@@ -1,7 +1,7 @@
 //! Sales totals by day and product.
 
 use axum::extract::State;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -35,7 +35,7 @@ pub struct SalesParams {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// `next` of the page before.
-    #[param(pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\.[A-Z]{3}\.[0-9a-f]{32}$")]
+    #[param(pattern = r"^[0-9]{1,5}\.[A-Z]{3}\.[0-9a-f]{32}$")]
     after: Option<String>,
 }
 
@@ -82,16 +82,19 @@ fn day(field: &str, text: &str) -> Result<NaiveDate, Problem> {
 
 fn cursor(row: &SalesView) -> String {
     let product = row.product_id.map_or(Uuid::nil(), ProductId::uuid);
-    format!("{}.{}.{}", row.day, row.currency, product.as_simple())
+    // Days since 1970: unlike dates, every number is one, so that whatever has the described form is taken.
+    format!("{}.{}.{}", (row.day - NaiveDate::default()).num_days(), row.currency, product.as_simple())
 }
 
 fn place(text: &str) -> Option<Place> {
     let mut parts = text.split('.');
-    let (date, currency, product) = (parts.next()?, parts.next()?, parts.next()?);
+    let (days, currency, product) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_number = (1..=5).contains(&days.len()) && days.bytes().all(|byte| byte.is_ascii_digit());
     let is_code = currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase());
-    let is_all = parts.next().is_none() && is_code && product.len() == 32;
+    let is_all = parts.next().is_none() && is_number && is_code && product.len() == 32;
     let product = Uuid::try_parse(product).ok().filter(|_| is_all)?;
-    Some((day("after", date).ok()?, currency.to_owned(), product))
+    let day = NaiveDate::default().checked_add_days(Days::new(days.parse().ok()?))?;
+    Some((day, currency.to_owned(), product))
 }
 
 #[cfg(test)]
@@ -111,7 +114,7 @@ mod tests {
             canceled_amount: 0,
         };
         assert_eq!(place(&cursor(&row)), Some((row.day, "KRW".to_owned(), product.uuid())));
-        for wrong in ["", "2026-11-01", "2026-11-01.KRW.x", "2026-13-01.KRW.00000000000000000000000000000000"] {
+        for wrong in ["", "20758", "20758.KRW.x", "+2075.KRW.00000000000000000000000000000000"] {
             assert_eq!(place(wrong), None, "{wrong}");
         }
     }

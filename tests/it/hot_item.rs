@@ -337,7 +337,9 @@ async fn who_goes_away_takes_nobody_along() {
     let mut waiting: Vec<_> = (0..4).map(|number| call(&shop, &product, &format!("waits {number}"))).collect();
     queued(&shop, &product, 4).await;
     // So does one of those who wait.
-    waiting.remove(1).abort();
+    let gone = waiting.remove(1);
+    gone.abort();
+    assert!(gone.await.expect_err("it is gone").is_cancelled());
     first.abort();
     assert!(first.await.expect_err("it is gone").is_cancelled());
     blocked(&held.0, 1).await;
