@@ -15,11 +15,6 @@ use crate::db::sales::Place;
 use crate::domain::ids::ProductId;
 use crate::payments::sales::{self, SalesView};
 
-/// The most days of one list.
-const DAYS_MAX: i64 = 366;
-/// The first and the last year that a day can be of.
-const YEARS: std::ops::RangeInclusive<&str> = "2000-01-01"..="2199-12-31";
-
 /// Which totals to list.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -28,7 +23,7 @@ pub struct SalesParams {
     /// The first day, in UTC.
     #[param(value_type = String, format = Date, example = "2026-11-01")]
     from: String,
-    /// The last day, in UTC; 365 days after the first at the most.
+    /// The last day, in UTC.
     #[param(value_type = String, format = Date, example = "2026-11-30")]
     to: String,
     /// Rows of the page; 20 if not given.
@@ -64,9 +59,6 @@ pub async fn list(
 ) -> Result<axum::Json<SalesPage>, Problem> {
     let rows = rules::page_rows(params.limit, state.settings.page_rows_max)?;
     let days = (day("from", &params.from)?, day("to", &params.to)?);
-    if !(0..DAYS_MAX).contains(&(days.1 - days.0).num_days()) {
-        return Err(Problem::invalid("to", format!("to is from the first day to {} days later.", DAYS_MAX - 1)));
-    }
     let place = |text: &str| place(text).ok_or_else(|| Problem::invalid("after", "after is no `next` of this list."));
     let after = params.after.as_deref().map(place).transpose()?;
     let (found, counted_until) = sales::read(&state, days, after.as_ref(), rows + 1).await?;
@@ -75,7 +67,7 @@ pub async fn list(
 }
 
 fn day(field: &str, text: &str) -> Result<NaiveDate, Problem> {
-    let is_plain = text.len() == "2026-11-01".len() && YEARS.contains(&text);
+    let is_plain = text.len() == "2026-11-01".len() && text.starts_with(|first: char| first.is_ascii_digit());
     let day = is_plain.then(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()).flatten();
     day.ok_or_else(|| Problem::invalid(field, format!("{field} is a day such as 2026-11-01.")))
 }
@@ -122,7 +114,7 @@ mod tests {
     #[test]
     fn a_day_is_written_in_one_way() {
         assert!(day("from", "2026-02-28").is_ok());
-        for wrong in ["2026-2-28", "2026-02-29", "1999-12-31", "2200-01-01", "+2026-02-2", "today"] {
+        for wrong in ["2026-2-28", "2026-02-29", "2026-11-1 ", "+2026-02-2", "today"] {
             assert!(day("from", wrong).is_err(), "{wrong}");
         }
     }
