@@ -189,14 +189,12 @@ async fn an_event_that_commits_late_is_counted_too_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_span_that_makes_no_sense_is_refused() {
+async fn what_is_no_day_is_refused_and_any_two_days_are_a_span() {
     let shop = still(crate::support::database::fresh().await, settings()).await;
     let list = async |query: &str| shop.secret.get(&format!("/v1/sales{query}")).await;
     for (query, parameter) in [
         ("", "from"),
         ("?from=2026-11-01", "to"),
-        ("?from=2026-11-02&to=2026-11-01", "to"),
-        ("?from=2025-01-01&to=2026-11-01", "to"),
         ("?from=2026-02-30&to=2026-11-01", "from"),
         ("?from=2026-11-01&to=2026-11-01&after=x", "after"),
         ("?from=2026-11-01&to=2026-11-01&limit=0", "limit"),
@@ -208,8 +206,11 @@ async fn a_span_that_makes_no_sense_is_refused() {
             "{query}"
         );
     }
-    let empty = list("?from=2026-11-01&to=2026-11-01").await.expect(StatusCode::OK);
-    assert_eq!(empty.body, json!({ "items": [], "next": null, "countedUntil": null }));
+    for empty in ["?from=2026-11-01&to=2026-11-01", "?from=2026-11-02&to=2026-11-01", "?from=0001-01-01&to=9999-12-31"]
+    {
+        let empty = list(empty).await.expect(StatusCode::OK);
+        assert_eq!(empty.body, json!({ "items": [], "next": null, "countedUntil": null }));
+    }
     let buyer = shop.publishable.get("/v1/sales?from=2026-11-01&to=2026-11-01").await;
     assert_eq!(buyer.status, StatusCode::FORBIDDEN);
     shop.running.stop().await;
