@@ -83,27 +83,47 @@ pub struct NewCancellation {
     pub trace_id: Option<String>,
 }
 
+/// A cancellation as it is written first.
+#[derive(Insertable)]
+#[diesel(table_name = cancellations, treat_none_as_default_value = false)]
+struct Intent<'a> {
+    id: CancellationId,
+    payment_id: PaymentId,
+    order_id: OrderId,
+    provider: &'a str,
+    amount: i64,
+    reason: &'a str,
+    status: CancellationStatus,
+    origin: CancellationOrigin,
+    needs_account: bool,
+    trace_id: Option<&'a str>,
+}
+
+impl NewCancellation {
+    fn intent(&self) -> Intent<'_> {
+        Intent {
+            id: self.id,
+            payment_id: self.payment_id,
+            order_id: self.order_id,
+            provider: &self.provider,
+            amount: self.amount,
+            reason: &self.reason,
+            status: CancellationStatus::Requested,
+            origin: self.origin,
+            needs_account: self.needs_account,
+            trace_id: self.trace_id.as_deref(),
+        }
+    }
+}
+
 /// Writes the intent. The payment's and the lines' capacity must have been taken in the same transaction.
 pub async fn insert(conn: &Conn, new: NewCancellation) -> Result<CancellationRow, DbError> {
-    let (id, order_id) = (new.id, new.order_id);
     let row = diesel::insert_into(cancellations::table)
-        .values((
-            cancellations::id.eq(id),
-            cancellations::payment_id.eq(new.payment_id),
-            cancellations::order_id.eq(order_id),
-            cancellations::provider.eq(new.provider),
-            cancellations::amount.eq(new.amount),
-            cancellations::reason.eq(new.reason),
-            cancellations::status.eq(CancellationStatus::Requested),
-            cancellations::origin.eq(new.origin),
-            cancellations::needs_account.eq(new.needs_account),
-            cancellations::inquire_at.eq(later(new.recover_after).nullable()),
-            cancellations::trace_id.eq(new.trace_id),
-        ))
+        .values((new.intent(), cancellations::inquire_at.eq(later(new.recover_after).nullable())))
         .returning(CancellationRow::as_returning())
         .get_result(&mut &*conn)
         .await?;
-    insert_units(conn, id, order_id, &new.units).await?;
+    insert_units(conn, new.id, new.order_id, &new.units).await?;
     Ok(row)
 }
 

@@ -53,6 +53,36 @@ pub struct ClaimRow {
     pub lease_until: DateTime<Utc>,
 }
 
+/// A claim as it is written first. What is not known is written as null, not left to the column's default: a statement with
+/// defaults is prepared again each time.
+#[derive(Insertable)]
+#[diesel(table_name = idempotency_keys, treat_none_as_default_value = false)]
+struct NewClaim<'a> {
+    owner: &'a str,
+    route: &'a str,
+    key: &'a str,
+    fingerprint: &'a [u8],
+    status: &'a str,
+    resource_id: Uuid,
+    response_status: Option<i16>,
+    response_body: Option<&'a str>,
+}
+
+impl<'a> NewClaim<'a> {
+    fn open(scope: &'a Scope, resource: Uuid) -> Self {
+        Self {
+            owner: &scope.owner,
+            route: scope.route,
+            key: &scope.key,
+            fingerprint: &scope.fingerprint,
+            status: "in_progress",
+            resource_id: resource,
+            response_status: None,
+            response_body: None,
+        }
+    }
+}
+
 /// Claims a key for `resource`; `false` if it is taken. Waits for a concurrent claim of the same key to commit.
 pub async fn claim(
     conn: &Conn,
@@ -64,12 +94,7 @@ pub async fn claim(
     locks::takes(Rank::Claim, resource);
     let inserted = diesel::insert_into(idempotency_keys::table)
         .values((
-            idempotency_keys::owner.eq(&scope.owner),
-            idempotency_keys::route.eq(scope.route),
-            idempotency_keys::key.eq(&scope.key),
-            idempotency_keys::fingerprint.eq(&scope.fingerprint),
-            idempotency_keys::status.eq("in_progress"),
-            idempotency_keys::resource_id.eq(resource),
+            NewClaim::open(scope, resource),
             idempotency_keys::lease_until.eq(later(lease)),
             idempotency_keys::expires_at.eq(later(keep)),
         ))
@@ -91,12 +116,7 @@ pub async fn claim_free(
     locks::takes(Rank::Claim, resource);
     diesel::insert_into(idempotency_keys::table)
         .values((
-            idempotency_keys::owner.eq(&scope.owner),
-            idempotency_keys::route.eq(scope.route),
-            idempotency_keys::key.eq(&scope.key),
-            idempotency_keys::fingerprint.eq(&scope.fingerprint),
-            idempotency_keys::status.eq("in_progress"),
-            idempotency_keys::resource_id.eq(resource),
+            NewClaim::open(scope, resource),
             idempotency_keys::lease_until.eq(later(lease)),
             idempotency_keys::expires_at.eq(later(keep)),
         ))
@@ -115,16 +135,15 @@ pub async fn claim_answered(
     keep: Duration,
 ) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
+    let open = NewClaim::open(scope, resource);
     diesel::insert_into(idempotency_keys::table)
         .values((
-            idempotency_keys::owner.eq(&scope.owner),
-            idempotency_keys::route.eq(scope.route),
-            idempotency_keys::key.eq(&scope.key),
-            idempotency_keys::fingerprint.eq(&scope.fingerprint),
-            idempotency_keys::status.eq("done"),
-            idempotency_keys::resource_id.eq(resource),
-            idempotency_keys::response_status.eq(response.status),
-            idempotency_keys::response_body.eq(&response.body),
+            NewClaim {
+                response_body: Some(&response.body),
+                response_status: Some(response.status),
+                status: "done",
+                ..open
+            },
             idempotency_keys::lease_until.eq(later(lease)),
             idempotency_keys::expires_at.eq(later(keep)),
         ))

@@ -109,6 +109,35 @@ pub struct NewConfirm {
     pub trace_id: Option<String>,
 }
 
+/// A payment as it is written first.
+#[derive(Insertable)]
+#[diesel(table_name = payments, treat_none_as_default_value = false)]
+struct Intent<'a> {
+    id: PaymentId,
+    order_id: OrderId,
+    provider: &'a str,
+    provider_payment_key: &'a PaymentKey,
+    status: PaymentStatus,
+    amount: i64,
+    currency: Currency,
+    trace_id: Option<&'a str>,
+}
+
+impl NewConfirm {
+    fn intent(&self) -> Intent<'_> {
+        Intent {
+            id: self.id,
+            order_id: self.order_id,
+            provider: self.provider,
+            provider_payment_key: &self.payment_key,
+            status: PaymentStatus::Confirming,
+            amount: self.total.minor,
+            currency: self.total.currency,
+            trace_id: self.trace_id.as_deref(),
+        }
+    }
+}
+
 /// Writes the intent to confirm: a new row, or the same PG payment again if it certainly was not sent before.
 /// `None` if that PG payment is known and may not be confirmed (again) for this order.
 pub async fn begin_confirm(conn: &Conn, confirm: NewConfirm) -> Result<Option<PaymentRow>, DbError> {
@@ -117,17 +146,7 @@ pub async fn begin_confirm(conn: &Conn, confirm: NewConfirm) -> Result<Option<Pa
         .and(payments::order_id.eq(confirm.order_id))
         .and(payments::amount.eq(confirm.total.minor));
     let upsert = diesel::insert_into(payments::table)
-        .values((
-            payments::id.eq(confirm.id),
-            payments::order_id.eq(confirm.order_id),
-            payments::provider.eq(confirm.provider),
-            payments::provider_payment_key.eq(&confirm.payment_key),
-            payments::status.eq(PaymentStatus::Confirming),
-            payments::amount.eq(confirm.total.minor),
-            payments::currency.eq(confirm.total.currency),
-            payments::inquire_at.eq(later(confirm.recover_after).nullable()),
-            payments::trace_id.eq(&confirm.trace_id),
-        ))
+        .values((confirm.intent(), payments::inquire_at.eq(later(confirm.recover_after).nullable())))
         .on_conflict((payments::provider, payments::provider_payment_key))
         .do_update()
         .set((

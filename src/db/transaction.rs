@@ -72,38 +72,7 @@ impl Db {
         T: Send,
         E: From<DbError> + Send,
     {
-        let _waiting = ledger::wait_for(Step::PoolWait);
-        let mut work = Some(work);
-        let wanted = Instant::now();
-        loop {
-            let mut conn = self.connection().await?;
-            let account = Account::begin(tx, wanted);
-            let (done, left) = locks::with_transaction(
-                !self.crash.is_watched(),
-                Box::pin(async {
-                    self.open(&mut conn, &Nothing).await?;
-                    let Some(work) = work.take() else { return Err(Closed::Failed(self.no_answer().into())) };
-                    let limited = tokio::time::timeout(self.answer_within, async {
-                        let done = work(&mut conn).await;
-                        self.close(tx, &mut conn, done).await
-                    });
-                    limited.await.unwrap_or_else(|_| Err(self.no_answer().into())).map_err(Closed::Failed)
-                }),
-            )
-            .instrument(account.span.clone())
-            .await;
-            match done {
-                Err(Closed::Dead(error)) => self.try_another(conn, wanted, error)?,
-                Err(Closed::Failed(error)) => {
-                    drop(conn);
-                    return self.told(account, Err(error), left).await;
-                }
-                Ok(value) => {
-                    drop(conn);
-                    return self.told(account, Ok(value), left).await;
-                }
-            }
-        }
+        self.transaction_after(tx, Nothing, async move |conn: &mut Conn, ()| work(conn).await).await
     }
 
     /// The same for work that looks at rows first: `look` is sent together with the transaction's beginning, and `work`

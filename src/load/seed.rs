@@ -189,17 +189,17 @@ async fn write(client: &mut Client, batch: &Rows) -> anyhow::Result<()> {
 async fn catalogue(client: &mut Client, options: SeedOptions, at: DateTime<Utc>) -> anyhow::Result<Goods> {
     let goods = Goods::new(options.products, at);
     let units = i64::try_from(options.orders)?.saturating_mul(i64::from(order::UNITS_MAX)).saturating_add(1_000);
-    let at = order::time(at);
+    let made_at = order::time(at);
     let transaction = client.transaction().await?;
     for (id, name, price) in goods.iter() {
-        let adjustment = uuid::Uuid::now_v7();
+        let adjustment = goods::id_at(at);
         // Numbers and words of our own alone.
         let rows = format!(
             "insert into products (id, name, price, currency, created_at, updated_at)
-                 values ('{id}', '{name}', {price}, 'KRW', '{at}', '{at}');
+                 values ('{id}', '{name}', {price}, 'KRW', '{made_at}', '{made_at}');
              insert into stock (product_id, available) values ('{id}', {units});
              insert into stock_adjustments (id, product_id, delta, kind, reason, actor, available_after, created_at)
-                 values ('{adjustment}', '{id}', {units}, 'initial', 'initial stock', 'seed', {units}, '{at}')"
+                 values ('{adjustment}', '{id}', {units}, 'initial', 'initial stock', 'seed', {units}, '{made_at}')"
         );
         transaction.batch_execute(&rows).await?;
     }

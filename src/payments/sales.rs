@@ -5,6 +5,8 @@
 //! the newest event is looked for, then a transaction number is taken, and once every transaction below that number has
 //! ended, no event up to the noted one can appear any more. (`audit/rounds.rs` relies on the same.)
 
+use std::time::Instant;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -81,10 +83,15 @@ pub async fn read(
 pub async fn count(db: &Db, stop: &CancellationToken) -> Result<usize, DbError> {
     let (mut pieces, mut ends) = (0, 0);
     while !stop.is_cancelled() {
+        let began = Instant::now();
         // Before the transaction begins, whose number is the one that all those below the newest event are below.
         let moment = db.read(async |conn| audit::moment(conn).await).await?;
         match db.transaction(Tx::Sales, async |conn| piece(conn, &moment).await).await? {
-            Piece::Counted => pieces += 1,
+            Piece::Counted => {
+                pieces += 1;
+                // As long as it took: a history that was never counted must not keep the database busy.
+                stop.run_until_cancelled(tokio::time::sleep(began.elapsed())).await;
+            }
             Piece::NewEnd if ends + 1 < ENDS_PER_ROUND => ends += 1,
             Piece::NewEnd | Piece::Nothing => break,
         }

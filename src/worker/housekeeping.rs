@@ -3,6 +3,7 @@
 //! In small pieces, each a transaction of its own that waits for no lock and is cut off if it takes long, with a rest
 //! after each: whatever is waiting to be deleted, at most half of one connection's time goes into it.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -24,25 +25,29 @@ enum Served {
     Deliveries,
 }
 
-/// Deletes piece by piece until nothing is left or the round is over; returns how many rows.
+/// Deletes piece by piece until nothing is left or the round is over; returns how many rows. The kinds take turns, and
+/// go on without one that fails: what is many or broken must not keep personal data from being forgotten.
 pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError> {
     let began = Instant::now();
-    let mut deleted = 0;
-    for kind in [Served::Keys, Served::Deliveries] {
-        loop {
-            let piece_began = Instant::now();
-            let rows = piece(app, kind).await?;
-            deleted += rows;
-            if rows < PIECE_ROWS || began.elapsed() >= ROUND_LIMIT {
-                break;
+    let mut waiting = VecDeque::from([Served::Keys, Served::Deliveries]);
+    let (mut deleted, mut failed) = (0, None);
+    while let Some(kind) = waiting.pop_front() {
+        let piece_began = Instant::now();
+        match piece(app, kind).await {
+            Ok(rows) => {
+                deleted += rows;
+                if rows == PIECE_ROWS {
+                    waiting.push_back(kind);
+                }
             }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(deleted),
-                () = tokio::time::sleep(piece_began.elapsed()) => {}
-            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+        let rest = tokio::time::sleep(piece_began.elapsed());
+        if waiting.is_empty() || began.elapsed() >= ROUND_LIMIT || stop.run_until_cancelled(rest).await.is_none() {
+            break;
         }
     }
-    Ok(deleted)
+    failed.map_or(Ok(deleted), Err)
 }
 
 async fn piece(app: &App, kind: Served) -> Result<usize, DbError> {

@@ -47,19 +47,7 @@ impl NewCancellation {
 /// Writes an intent without its units, see [`NewCancellation::row`].
 pub async fn write(conn: &Conn, new: NewCancellation) -> Result<(), DbError> {
     diesel::insert_into(cancellations::table)
-        .values((
-            cancellations::id.eq(new.id),
-            cancellations::payment_id.eq(new.payment_id),
-            cancellations::order_id.eq(new.order_id),
-            cancellations::provider.eq(new.provider),
-            cancellations::amount.eq(new.amount),
-            cancellations::reason.eq(new.reason),
-            cancellations::status.eq(CancellationStatus::Requested),
-            cancellations::origin.eq(new.origin),
-            cancellations::needs_account.eq(new.needs_account),
-            cancellations::inquire_at.eq(later(new.recover_after).nullable()),
-            cancellations::trace_id.eq(new.trace_id),
-        ))
+        .values((new.intent(), cancellations::inquire_at.eq(later(new.recover_after).nullable())))
         .execute(&mut &*conn)
         .await?;
     Ok(())

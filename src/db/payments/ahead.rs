@@ -59,17 +59,7 @@ impl NewConfirm {
 pub async fn insert_confirm(conn: &Conn, confirm: NewConfirm) -> Result<(), DbError> {
     locks::takes(Rank::Payment, confirm.id.uuid());
     diesel::insert_into(payments::table)
-        .values((
-            payments::id.eq(confirm.id),
-            payments::order_id.eq(confirm.order_id),
-            payments::provider.eq(confirm.provider),
-            payments::provider_payment_key.eq(&confirm.payment_key),
-            payments::status.eq(PaymentStatus::Confirming),
-            payments::amount.eq(confirm.total.minor),
-            payments::currency.eq(confirm.total.currency),
-            payments::inquire_at.eq(later(confirm.recover_after).nullable()),
-            payments::trace_id.eq(&confirm.trace_id),
-        ))
+        .values((confirm.intent(), payments::inquire_at.eq(later(confirm.recover_after).nullable())))
         .execute(&mut &*conn)
         .await?;
     Ok(())

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{Place, PlaceError, together};
@@ -119,7 +120,7 @@ async fn take(app: Arc<App>, product: ProductId) {
         drop(ticket.go_alone());
     }
     if tickets.len() < 2 {
-        return one_by_one(tickets).await;
+        return one_by_one(app, tickets).await;
     }
     for ticket in &tickets {
         ticket.ledger.turn_to(Step::SharedTx);
@@ -140,15 +141,17 @@ async fn take(app: Arc<App>, product: ProductId) {
         }
         Err(PlaceError::Db(DbError::Contended(contention))) => fail(tickets, || DbError::Contended(contention)),
         // Somebody came between the look and the writing: nothing is written.
-        Err(_) => one_by_one(tickets).await,
+        Err(_) => one_by_one(app, tickets).await,
     }
 }
 
-/// Lets each go alone when the one before is done.
-async fn one_by_one(tickets: Vec<Ticket>) {
+/// Lets each go alone when the one before is done. If that takes longer than one waits for a connection, something else is
+/// wrong, and the rest goes at once: else the last would wait for as many transactions as there are before it.
+async fn one_by_one(app: &App, tickets: Vec<Ticket>) {
+    let until = Instant::now() + app.db.connects_within();
     for ticket in tickets {
-        // An error says that it is done.
-        drop(ticket.go_alone().await);
+        // However it ends, it is done.
+        drop(tokio::time::timeout_at(until, ticket.go_alone()).await);
     }
 }
 
