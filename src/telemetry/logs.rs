@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io::{self, BufWriter, Write as _};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
@@ -32,6 +33,9 @@ const LINE_BYTES: usize = 1024;
 const HEAD_BYTES: usize = 224;
 /// Lines waiting for a slow reader of standard output; more are dropped.
 const WAITING_LINES_MAX: usize = 16_384;
+/// How long lines are gathered, and how much is written at once.
+const GATHER_FOR: Duration = Duration::from_millis(5);
+const GATHERED_BYTES: usize = 64 * 1024;
 /// How many lines a memory sink keeps.
 const MEMORY_LINES: usize = 50_000;
 const OWN_FIELDS: [&str; 12] = [
@@ -81,7 +85,7 @@ impl Sink {
             .lossy(true)
             .buffered_lines_limit(WAITING_LINES_MAX)
             .thread_name("log-writer")
-            .finish(std::io::stdout());
+            .finish(Gathering::new(io::stdout()));
         let dropped = writer.error_counter();
         (Self::Stdout(writer), guard, dropped)
     }
@@ -92,6 +96,32 @@ impl Sink {
             Self::Stdout(writer) => drop(writer.clone().write_all(line)),
             Self::Memory(memory) => memory.push(line),
         }
+    }
+}
+
+/// Writes lines together: after each batch it rests a little, and what comes meanwhile wakes nobody and goes with the next
+/// one. Else each line costs a switch to the writing thread and a call of the kernel.
+struct Gathering<W: io::Write>(BufWriter<W>);
+
+impl<W: io::Write> Gathering<W> {
+    fn new(to: W) -> Self {
+        Self(BufWriter::with_capacity(GATHERED_BYTES, to))
+    }
+}
+
+impl<W: io::Write> io::Write for Gathering<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    /// Called when no line is waiting.
+    fn flush(&mut self) -> io::Result<()> {
+        let is_empty = self.0.buffer().is_empty();
+        self.0.flush()?;
+        if !is_empty {
+            std::thread::sleep(GATHER_FOR);
+        }
+        Ok(())
     }
 }
 
@@ -383,6 +413,30 @@ mod tests {
         let [line] = lines.as_slice() else { panic!("one event, one line: {lines:?}") };
         assert!(line.ends_with(" INFO paygauge::x first\\nsecond reason=\"two words\" to=[redacted]"), "{line}");
         assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn lines_that_wait_together_are_written_together() {
+        struct Calls(Arc<Mutex<Vec<Vec<u8>>>>);
+        impl io::Write for Calls {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("not poisoned").push(bytes.to_vec());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let calls = Arc::default();
+        let mut gathering = Gathering::new(Calls(Arc::clone(&calls)));
+        for line in ["one\n", "two\n"] {
+            gathering.write_all(line.as_bytes()).expect("written");
+        }
+        gathering.flush().expect("flushed");
+        let long = vec![b'x'; GATHERED_BYTES + 1];
+        gathering.write_all(&long).expect("written");
+        gathering.flush().expect("flushed");
+        assert_eq!(*calls.lock().expect("not poisoned"), [b"one\ntwo\n".to_vec(), long]);
     }
 
     #[test]

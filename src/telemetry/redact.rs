@@ -45,6 +45,13 @@ pub(super) fn redact(line: &[u8], json: bool, mut found: impl FnMut(RedactionRul
         if byte == b'"' && json {
             in_string = !in_string;
         }
+        // Most bytes of a line stand within a word, where nothing begins but these prefixes.
+        if !before.ends_word() && is_word(byte) && !matches!(byte, b'p' | b't' | b'l' | b'_') {
+            extend(&mut clean, line, at, 1);
+            before = Before { last: Some(byte), second: before.last };
+            at += 1;
+            continue;
+        }
         let text = line.get(at..).unwrap_or_default();
         let found_here = hit(text, &before).or_else(|| named_value(line, at, &before));
         if let Some(hit) = found_here {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use paygauge::db::connect::{self, DbConfig};
 use reqwest::StatusCode;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::support::invariants;
@@ -283,29 +284,64 @@ fn serve_refuses_to_start_and_names_every_mistake() {
     assert!(text.contains("test key"), "{text}");
 }
 
+/// A command of a server, with every setting that it needs.
+fn command(database: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(args)
+        .env_clear()
+        .env("DATABASE_URL", database)
+        .env("PAYGAUGE_ENV", "test")
+        .env("TOSS_SECRET_KEY", "test_sk_x")
+        .env("TOSS_BASE_URL", "http://127.0.0.1:9")
+        .env("PAYGAUGE_TOKEN_SECRET", "0123456789abcdef0123456789abcdef")
+        .env("PAYGAUGE_LISTEN", "127.0.0.1:0")
+        .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0");
+    command
+}
+
+/// Whether it ended well, and all that it said.
+fn said(mut command: Command) -> (bool, String) {
+    let output = command.output().expect("the program");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
+/// As a standby.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_changes_is_audited_and_read() {
+    let database = database::fresh().await;
+    let url = database.url.expose_secret();
+    let (_, made) = said(command(url, &["keys", "create", "--role", "secret", "--label", "reader"]));
+    let key = made.lines().nth(1).expect("a key").to_owned();
+    let name: String = {
+        let client = invariants_client(&database).await;
+        let name = client.query_one("select current_database()::text", &[]).await.expect("SQL").get(0);
+        let no_changes = format!("alter database {name} set default_transaction_read_only = on");
+        client.batch_execute(&no_changes).await.expect("SQL");
+        name
+    };
+    let (is_right, report) = said(command(url, &["audit"]));
+    assert!(is_right && report.contains("the books are right"), "{report}");
+
+    let mut reads = command(url, &["serve"]);
+    reads.env("PAYGAUGE_ROLES", "api");
+    let mut server = Server::start(reads);
+    server.becomes_ready().await;
+    let client = Client::new(&format!("http://{}", server.said("api")), &key);
+    client.get("/v1/orders").await.expect(StatusCode::OK);
+    let product = json!({ "name": name, "price": 100, "initialStock": 1 });
+    let refused = client.post_with_key("/v1/products", &product).await.expect(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.text("code"), "database_unavailable");
+    server.ends_by_sigterm().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_a_server_migrate_make_keys_and_serve() {
     connect::ensure_database(&database::config("postgres"), "commands", None).await.expect("a database");
     let url = database::cluster().url("commands");
-    let run = |args: &[&str]| {
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(args)
-            .env_clear()
-            .env("DATABASE_URL", &url)
-            .env("PAYGAUGE_ENV", "test")
-            .env("TOSS_SECRET_KEY", "test_sk_x")
-            .env("TOSS_BASE_URL", "http://127.0.0.1:9")
-            .env("PAYGAUGE_TOKEN_SECRET", "0123456789abcdef0123456789abcdef")
-            .env("PAYGAUGE_LISTEN", "127.0.0.1:0")
-            .env("PAYGAUGE_OPS_LISTEN", "127.0.0.1:0");
-        command
-    };
-    let text = |args: &[&str]| {
-        let output = run(args).output().expect("the program");
-        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        (output.status.success(), text)
-    };
+    let run = |args: &[&str]| command(&url, args);
+    let text = |args: &[&str]| said(run(args));
     let (started, why) = text(&["serve"]);
     assert!(!started && why.contains("paygauge migrate"), "{why}");
     assert!(text(&["migrate"]).1.contains("applied"));
@@ -319,11 +355,7 @@ async fn the_commands_of_a_server_migrate_make_keys_and_serve() {
     assert!(list.contains(&id) && list.contains("active") && !list.contains(&key[40..]), "{list}");
 
     let mut server = Server::start(run(&["serve"]));
-    let ready = format!("http://{}/readyz", server.said("ops"));
-    eventually("the server is ready", START, async || {
-        (http().get(&ready).send().await.expect("an answer").status() == StatusCode::OK).then_some(())
-    })
-    .await;
+    server.becomes_ready().await;
     let client = Client::new(&format!("http://{}", server.said("api")), &key);
     // Nobody reads its log meanwhile: the pipe is full long before the last of these, and no request waits for it.
     for _ in 0..400 {
@@ -352,6 +384,14 @@ impl Server {
         let serving = lines.by_ref().map_while(Result::ok).find(|line| line.contains("\"serving\""));
         let serving = serde_json::from_str(&serving.expect("its addresses")).expect("a JSON line");
         Self { child, serving, _unread: lines }
+    }
+
+    async fn becomes_ready(&self) {
+        let ready = format!("http://{}/readyz", self.said("ops"));
+        eventually("the server is ready", START, async || {
+            (http().get(&ready).send().await.expect("an answer").status() == StatusCode::OK).then_some(())
+        })
+        .await;
     }
 
     fn said(&self, field: &str) -> String {
