@@ -9,6 +9,7 @@
 //! `PAYGAUGE_CRASH_MATRIX=all` runs every cell. `--nocapture` tells the matrix's size.
 
 mod cell;
+mod scene;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};

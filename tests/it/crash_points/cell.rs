@@ -17,7 +17,8 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::verbs::{Asked, Mood, Scene, Verb};
+use super::scene::Scene;
+use super::verbs::{Asked, Mood, Verb};
 use crate::support::shop::{Client, PATIENCE, Shop, config, invariants_client, settings};
 use crate::support::{database, eventually, invariants};
 
