@@ -54,10 +54,16 @@ pub struct Verdict {
     pub oldest_at: Option<DateTime<Utc>>,
 }
 
-/// Makes this transaction one that can only read, and whose statements may each run for `limit`. To be called first.
+/// Makes this transaction one that can only read, and whose statements may each run for `limit`, on one processor: the
+/// others are for those who buy. To be called first.
 pub async fn only_read(conn: &Conn, limit: Duration) -> Result<(), DbError> {
-    let limit = limit.as_millis();
-    (&mut &*conn).batch_execute(&format!("set transaction read only; set local statement_timeout = {limit}")).await?;
+    let settings = format!(
+        "set transaction read only;
+         set local statement_timeout = {};
+         set local max_parallel_workers_per_gather = 0",
+        limit.as_millis()
+    );
+    (&mut &*conn).batch_execute(&settings).await?;
     Ok(())
 }
 

@@ -24,8 +24,8 @@ const REACHES: [AuditReach; 5] =
     [AuditReach::Orders, AuditReach::Products, AuditReach::Resources, AuditReach::Deliveries, AuditReach::Everything];
 /// The most ids that a report names for one rule.
 const IDS_NAMED: usize = 20;
-/// Products on one page: a rule may read every order line that a product ever had.
-const PRODUCTS_PAGE_ROWS: i64 = 20;
+/// Products on one page: a rule may read every order line that a product ever had, and every order for each page.
+const PRODUCTS_PAGE_ROWS: i64 = 100;
 /// Deliveries on one page: each body is hashed.
 const DELIVERIES_PAGE_ROWS: i64 = 200;
 /// The longest rest between two pages.

@@ -1,14 +1,13 @@
-//! Log lines: one JSON object (or one readable line) per event, written in a single call.
+//! Log lines: one JSON object (or one readable line) per event.
 //!
 //! Every line carries the trace and span it belongs to, taken from the active OpenTelemetry context. Fields of the
 //! event stand at the top level; a field that would hide one of ours gets an underscore behind its name. What the
 //! caller wrote passes the tripwire in `redact`. A line that cannot be written is lost rather than waited for.
 
-use std::collections::VecDeque;
+mod sink;
+
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter, Write as _};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use chrono::{SecondsFormat, Utc};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
@@ -16,13 +15,14 @@ use tracing::dispatcher::WeakDispatch;
 use tracing::field::{Field, Visit};
 use tracing::span::Id;
 use tracing::{Dispatch, Event, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::facts::Value;
 use super::labels::LogLevel;
 use super::{TelemetryConfig, canonical, record, redact};
+
+pub(super) use self::sink::{MemorySink, Sink};
 
 /// A value longer than this is cut.
 const VALUE_BYTES: usize = 1024;
@@ -31,13 +31,6 @@ const FOREIGN_VALUE_BYTES: usize = 64;
 /// What the fields of a canonical line take, and what stands before them besides the constants.
 const LINE_BYTES: usize = 1024;
 const HEAD_BYTES: usize = 224;
-/// Lines waiting for a slow reader of standard output; more are dropped.
-const WAITING_LINES_MAX: usize = 16_384;
-/// How long lines are gathered, and how much is written at once.
-const GATHER_FOR: Duration = Duration::from_millis(5);
-const GATHERED_BYTES: usize = 64 * 1024;
-/// How many lines a memory sink keeps.
-const MEMORY_LINES: usize = 50_000;
 const OWN_FIELDS: [&str; 12] = [
     "ts", "level", "target", "msg", "trace_id", "span_id", "service", "version", "revision", "env", "instance", "role",
 ];
@@ -49,80 +42,6 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line, for machines.
     Json,
-}
-
-/// Where lines go.
-#[derive(Debug, Clone)]
-pub(super) enum Sink {
-    /// Standard output, through a thread of its own: a reader that is slow or stuck costs lines, never a payment.
-    Stdout(NonBlocking),
-    /// Kept for a test, the newest ones.
-    Memory(MemorySink),
-}
-
-/// Lines kept in memory.
-#[derive(Debug, Clone, Default)]
-pub(super) struct MemorySink(Arc<Mutex<VecDeque<String>>>);
-
-impl MemorySink {
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    fn push(&self, line: &[u8]) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == MEMORY_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(String::from_utf8_lossy(line).trim_end().to_owned());
-    }
-}
-
-impl Sink {
-    /// Standard output. The guard writes what is left when it is dropped, waiting a second at most.
-    pub(super) fn stdout() -> (Self, WorkerGuard, ErrorCounter) {
-        let (writer, guard) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(WAITING_LINES_MAX)
-            .thread_name("log-writer")
-            .finish(Gathering::new(io::stdout()));
-        let dropped = writer.error_counter();
-        (Self::Stdout(writer), guard, dropped)
-    }
-
-    fn write(&self, line: &[u8]) {
-        match self {
-            // Lines that find no room are dropped and counted; there is nobody else to tell.
-            Self::Stdout(writer) => drop(writer.clone().write_all(line)),
-            Self::Memory(memory) => memory.push(line),
-        }
-    }
-}
-
-/// Writes lines together: after each batch it rests a little, and what comes meanwhile wakes nobody and goes with the next
-/// one. Else each line costs a switch to the writing thread and a call of the kernel.
-struct Gathering<W: io::Write>(BufWriter<W>);
-
-impl<W: io::Write> Gathering<W> {
-    fn new(to: W) -> Self {
-        Self(BufWriter::with_capacity(GATHERED_BYTES, to))
-    }
-}
-
-impl<W: io::Write> io::Write for Gathering<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line)
-    }
-
-    /// Called when no line is waiting.
-    fn flush(&mut self) -> io::Result<()> {
-        let is_empty = self.0.buffer().is_empty();
-        self.0.flush()?;
-        if !is_empty {
-            std::thread::sleep(GATHER_FOR);
-        }
-        Ok(())
-    }
 }
 
 /// The layer that writes lines.
@@ -413,30 +332,6 @@ mod tests {
         let [line] = lines.as_slice() else { panic!("one event, one line: {lines:?}") };
         assert!(line.ends_with(" INFO paygauge::x first\\nsecond reason=\"two words\" to=[redacted]"), "{line}");
         assert!(!line.contains('\n'));
-    }
-
-    #[test]
-    fn lines_that_wait_together_are_written_together() {
-        struct Calls(Arc<Mutex<Vec<Vec<u8>>>>);
-        impl io::Write for Calls {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().expect("not poisoned").push(bytes.to_vec());
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let calls = Arc::default();
-        let mut gathering = Gathering::new(Calls(Arc::clone(&calls)));
-        for line in ["one\n", "two\n"] {
-            gathering.write_all(line.as_bytes()).expect("written");
-        }
-        gathering.flush().expect("flushed");
-        let long = vec![b'x'; GATHERED_BYTES + 1];
-        gathering.write_all(&long).expect("written");
-        gathering.flush().expect("flushed");
-        assert_eq!(*calls.lock().expect("not poisoned"), [b"one\ntwo\n".to_vec(), long]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::database;
 use crate::support::shop::{Order, Shop, invariants_client};
+
 fn uuid(order: &Order) -> String {
     order.id.trim_start_matches("ord_").to_owned()
 }

@@ -8,8 +8,8 @@
 //! judged two or three times. A transaction of the program writes (a claim, a locked row) before it asks for the number of
 //! its first event, so it has its own number by then.
 //!
-//! A rule that takes long rests twenty times as long, so that the most sold product does not keep the database busy; the
-//! proof is then later, never left out.
+//! A rule that takes long rests ten times as long, so that it never keeps the database busy; the proof is then later,
+//! never left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,10 +33,12 @@ const FIRST_OVERLAP_EVENTS: i64 = 10_000;
 /// How far back stock adjustments and webhooks are looked at, which no event tells of: more than the clocks of the
 /// machines differ and a transaction lasts.
 const OVERLAP: TimeDelta = TimeDelta::minutes(5);
-/// Products judged by one statement: of a million orders of 200 products, one of them takes about a second.
-const PRODUCTS_AT_ONCE: usize = 4;
+/// Products judged by the first statement, and from when on the next one judges no more of them: each statement looks at
+/// all orders there are or nearly so, and few are better than many as long as they are short.
+const PRODUCTS_AT_FIRST: usize = 32;
+const LONG_STATEMENT: Duration = Duration::from_secs(2);
 /// A rule rests this many times as long as it took.
-const REST: u32 = 20;
+const REST: u32 = 10;
 
 /// One process's auditor.
 pub struct Auditor {
@@ -262,20 +264,25 @@ impl<'a> Round<'a> {
         Ok(judged)
     }
 
-    /// Judges the products that changed, a few at a time: each is judged by all of its orders, and a statement over every
-    /// product would take as long as all orders are many. `false` if it was stopped on the way.
+    /// Judges the products that changed, each by all of its orders. `false` if it was stopped on the way.
     async fn products(&mut self) -> Result<bool, DbError> {
         let auditor = self.auditor;
         for due in self.group.iter().filter(|due| due.rule.reach() == AuditReach::Products) {
             let ids: BTreeSet<Uuid> = self.products.iter().chain(&due.standing).copied().collect();
             let ids: Vec<Uuid> = ids.into_iter().collect();
-            for some in ids.chunks(PRODUCTS_AT_ONCE) {
+            let (mut left, mut at_once) = (ids.as_slice(), PRODUCTS_AT_FIRST);
+            while !left.is_empty() {
+                let (some, others) = left.split_at(at_once.min(left.len()));
+                left = others;
                 let judge = &self.judge;
                 let work = auditor.db.transaction(Tx::Audit, async |conn| {
                     audit::only_read(conn, auditor.settings.statement_limit).await?;
                     judge.rule(conn, due.rule, Rows::Of(some)).await
                 });
                 let judged = work.await?;
+                if judged.2 < LONG_STATEMENT {
+                    at_once *= 2;
+                }
                 add(&mut self.tallies, vec![judged]);
                 if auditor.stop.is_cancelled() {
                     return Ok(false);
