@@ -14,6 +14,7 @@ use diesel_async::RunQueryDsl;
 pub use self::ahead::{finish, write, write_unit};
 pub use self::due::{lease_due, lease_open, leased_until, next_attempt, postpone, put_off, renew_key};
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::{cancellation_items, cancellations};
 use super::{Conn, DbError, later};
 use crate::domain::cancellation::{CancellationOrigin, CancellationStatus};
@@ -310,6 +311,7 @@ pub async fn reduce(conn: &Conn, id: CancellationId, amount: i64) -> Result<i32,
             cancellations::updated_at.eq(now),
         ))
         .returning(cancellations::version)
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(version)
@@ -336,6 +338,7 @@ pub async fn set_done(
             cancellations::updated_at.eq(now),
         ))
         .returning(CancellationRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(row)
@@ -356,6 +359,7 @@ pub async fn set_refused(conn: &Conn, id: CancellationId, refusal: &Refusal) -> 
             cancellations::updated_at.eq(now),
         ))
         .returning(CancellationRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(row)
@@ -373,6 +377,7 @@ pub async fn set_doubt(conn: &Conn, id: CancellationId, doubt: DoubtReason, wait
             cancellations::updated_at.eq(now),
         ))
         .returning(cancellations::version)
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(version)

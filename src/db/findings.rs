@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 
 use super::events::Origin;
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::{finding_history, findings};
 use super::{Conn, DbError};
 use crate::domain::evidence::PaymentKey;
@@ -98,7 +99,11 @@ pub async fn file(conn: &Conn, new: NewFinding, origin: &Origin) -> Result<bool,
         .await
         .optional()?;
     let Some(known) = known else { return Ok(false) };
-    diesel::update(findings::table.find(known.id)).set(findings::last_seen_at.eq(now)).execute(&mut &*conn).await?;
+    diesel::update(findings::table.find(known.id))
+        .set(findings::last_seen_at.eq(now))
+        .prepared()
+        .execute(&mut &*conn)
+        .await?;
     if known.status == FindingStatus::Repaired {
         move_to(conn, known.id, Step { status, reason: &reason }, origin).await?;
     }
@@ -124,6 +129,7 @@ pub async fn move_to(conn: &Conn, id: FindingId, step: Step<'_>, origin: &Origin
             findings::version.eq(findings::version + 1),
         ))
         .returning(FindingRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     note(conn, id, row.version, step, origin).await?;
@@ -190,6 +196,7 @@ pub async fn seen_with(conn: &Conn, id: FindingId, payment: Option<(PaymentId, O
             findings::last_seen_at.eq(now),
             payment.map(|(payment, order)| (findings::payment_id.eq(payment), findings::order_id.eq(order))),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

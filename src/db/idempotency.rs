@@ -10,6 +10,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::idempotency_keys;
 use super::{Conn, DbError, later};
 
@@ -198,6 +199,7 @@ pub async fn answer(conn: &Conn, resource: Uuid, response: &Response) -> Result<
             idempotency_keys::response_status.eq(response.status),
             idempotency_keys::response_body.eq(&response.body),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -221,6 +223,7 @@ pub async fn end_lease(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
         .filter(idempotency_keys::resource_id.eq(resource))
         .filter(idempotency_keys::status.eq("in_progress"))
         .set(idempotency_keys::lease_until.eq(now))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

@@ -6,6 +6,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::api_keys;
 use super::{Conn, DbError};
 use crate::domain::ids::KeyId;
@@ -48,6 +49,7 @@ pub async fn revoke(conn: &Conn, id: KeyId) -> Result<bool, DbError> {
     let revoked = diesel::update(api_keys::table.find(id))
         .filter(api_keys::revoked_at.is_null())
         .set(api_keys::revoked_at.eq(now))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(revoked == 1)

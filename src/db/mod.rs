@@ -17,6 +17,7 @@ mod locks;
 pub mod orders;
 pub mod overview;
 pub mod payments;
+mod prepared;
 pub mod products;
 pub mod reconciliations;
 pub mod sales;

@@ -7,6 +7,7 @@ use diesel::sql_types::Timestamptz;
 use diesel_async::RunQueryDsl;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::{order_items, orders, payments};
 use super::{Conn, DbError};
 use crate::domain::ids::{OrderId, PaymentId, ProductId};
@@ -122,6 +123,7 @@ impl NewOrder {
 pub async fn write(conn: &Conn, order: NewOrder, hold: std::time::Duration) -> Result<(), DbError> {
     diesel::insert_into(orders::table)
         .values((order, orders::hold_expires_at.eq(super::later(hold))))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -129,7 +131,7 @@ pub async fn write(conn: &Conn, order: NewOrder, hold: std::time::Duration) -> R
 
 /// Stores a line.
 pub async fn write_item(conn: &Conn, item: ItemRow) -> Result<(), DbError> {
-    diesel::insert_into(order_items::table).values(item).execute(&mut &*conn).await?;
+    diesel::insert_into(order_items::table).values(item).prepared().execute(&mut &*conn).await?;
     Ok(())
 }
 
@@ -138,6 +140,7 @@ pub async fn insert(conn: &Conn, order: NewOrder, hold: std::time::Duration) -> 
     let row = diesel::insert_into(orders::table)
         .values((order, orders::hold_expires_at.eq(super::later(hold))))
         .returning(OrderRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(row)
@@ -257,6 +260,7 @@ pub async fn freeze_hold(conn: &Conn, id: OrderId, total: Money) -> Result<Optio
             orders::updated_at.eq(now),
         ))
         .returning(OrderRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;
@@ -269,6 +273,7 @@ pub async fn set_status(conn: &Conn, id: OrderId, status: OrderStatus) -> Result
     let version = diesel::update(orders::table.find(id))
         .set((orders::status.eq(status), orders::version.eq(orders::version + 1), orders::updated_at.eq(now)))
         .returning(orders::version)
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(version)
@@ -285,6 +290,7 @@ pub async fn remember_cancel(conn: &Conn, id: OrderId, reason: &str) -> Result<i
             orders::updated_at.eq(now),
         ))
         .returning(orders::version)
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(version)
@@ -315,6 +321,7 @@ pub async fn expire_due(conn: &Conn, limit_rows: i64) -> Result<Vec<OrderRow>, D
             orders::updated_at.eq(now),
         ))
         .returning(OrderRow::as_returning())
+        .prepared()
         .get_results(&mut &*conn)
         .await?;
     Ok(rows)
@@ -330,6 +337,7 @@ pub async fn take_line_capacity(conn: &Conn, id: OrderId, units: &[LineQuantity]
                     .le(order_items::quantity),
             )
             .set(order_items::canceling_quantity.eq(order_items::canceling_quantity + unit.quantity))
+            .prepared()
             .execute(&mut &*conn)
             .await?;
         if taken != 1 {
@@ -344,6 +352,7 @@ pub async fn take_unit_capacity(conn: &Conn, id: OrderId, unit: LineQuantity) ->
     locks::belongs_to(Rank::Order, id.uuid());
     diesel::update(order_items::table.find((id, unit.line)))
         .set(order_items::canceling_quantity.eq(order_items::canceling_quantity + unit.quantity))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -388,6 +397,7 @@ pub async fn settle_unit_capacity(
             order_items::canceling_quantity.eq(order_items::canceling_quantity - unit.quantity),
             order_items::canceled_quantity.eq(order_items::canceled_quantity + canceled),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

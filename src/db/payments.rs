@@ -15,6 +15,7 @@ pub(in crate::db) use self::ahead::stored;
 pub use self::ahead::{change, insert_confirm, take_known_capacity};
 pub use self::due::{lease_due, lease_open, leased_until, next_attempt, postpone, put_off};
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::payments;
 use super::{Conn, DbError, first_id_at, later};
 use crate::domain::evidence::{Decline, DeclineClass, DoubtReason, PaymentKey, Snapshot};
@@ -165,6 +166,7 @@ pub async fn begin_confirm(conn: &Conn, confirm: NewConfirm) -> Result<Option<Pa
     locks::takes(Rank::Payment, confirm.id.uuid());
     let row = diesel::query_dsl::methods::FilterDsl::filter(upsert, again)
         .returning(PaymentRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;
@@ -297,6 +299,7 @@ pub async fn apply(conn: &Conn, id: PaymentId, change: PaymentChange) -> Result<
     let row = diesel::update(payments::table.find(id))
         .set((change, payments::version.eq(payments::version + 1), payments::updated_at.eq(now)))
         .returning(PaymentRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await?;
     Ok(row)
@@ -321,6 +324,7 @@ pub async fn take_capacity(conn: &Conn, id: PaymentId, amount: i64) -> Result<bo
         )
         .filter((payments::canceled_amount + payments::canceling_amount + amount).le(limit))
         .set((payments::canceling_amount.eq(payments::canceling_amount + amount), payments::updated_at.eq(now)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(taken == 1)
@@ -331,6 +335,7 @@ pub async fn release_capacity(conn: &Conn, id: PaymentId, amount: i64) -> Result
     locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .set((payments::canceling_amount.eq(payments::canceling_amount - amount), payments::updated_at.eq(now)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

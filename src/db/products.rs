@@ -7,6 +7,7 @@ use diesel::sql_types::Timestamptz;
 use diesel_async::RunQueryDsl;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::{products, stock};
 use super::told::{self, Fact};
 use super::{Conn, DbError};
@@ -62,6 +63,7 @@ pub async fn change(conn: &Conn, id: ProductId, change: ProductChange) -> Result
     locks::takes(Rank::Product, id.uuid());
     let changed = diesel::update(products::table.find(id))
         .set((change, products::updated_at.eq(now)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     told::once_committed(Fact::News(Item::Product(id)));
@@ -88,14 +90,16 @@ pub async fn find_all(conn: &Conn, ids: &[ProductId]) -> Result<Vec<ProductRow>,
 
 /// The products with these ids and their available units, in no order; each with the database's clock.
 pub async fn find_with_stock(conn: &Conn, ids: &[ProductId]) -> Result<Vec<(ProductRow, i64, DateTime<Utc>)>, DbError> {
-    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.uuid()).collect();
-    let rows = products::table
+    let query = products::table
         .inner_join(stock::table.on(stock::product_id.eq(products::id)))
-        .filter(products::id.eq_any(ids))
         .select((ProductRow::as_select(), stock::available, now.into_sql::<Timestamptz>()))
-        .load(&mut &*conn)
-        .await?;
-    Ok(rows)
+        .into_boxed();
+    let query = match ids {
+        // Of a list the server does not know how long it will be, so it plans each time.
+        [one] => query.filter(products::id.eq(*one)),
+        many => query.filter(products::id.eq_any(many.iter().map(|id| id.uuid()).collect::<Vec<_>>())),
+    };
+    Ok(query.load(&mut &*conn).await?)
 }
 
 /// A page of the catalogue, oldest first, after `after`.

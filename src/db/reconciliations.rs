@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::{cancellations, payments, reconciliations};
 use super::{Conn, DbError, later};
 use crate::domain::cancellation::CancellationStatus;
@@ -70,6 +71,7 @@ pub async fn renew(conn: &Conn, provider: &str, owner: Uuid, lease: Duration) ->
     let kept = diesel::update(reconciliations::table.find(provider))
         .filter(reconciliations::lease_owner.eq(owner))
         .set(reconciliations::lease_until.eq(later(lease).nullable()))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(kept == 1)
@@ -96,6 +98,7 @@ pub async fn end(
     diesel::update(reconciliations::table.find(provider))
         .filter(reconciliations::reconciled_until.is_null().or(reconciliations::reconciled_until.lt(until)))
         .set(reconciliations::reconciled_until.eq(until))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

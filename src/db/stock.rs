@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::{stock, stock_adjustments};
 use super::told::{self, Fact};
 use super::{Conn, DbError};
@@ -18,6 +19,7 @@ pub async fn take(conn: &Conn, product: ProductId, quantity: i64) -> Result<bool
     let taken = diesel::update(stock::table.find(product))
         .filter(stock::available.ge(quantity))
         .set(stock::available.eq(stock::available - quantity))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(taken == 1)
@@ -28,6 +30,7 @@ pub async fn take_or_fail(conn: &Conn, product: ProductId, quantity: i64) -> Res
     locks::takes(Rank::Stock, product.uuid());
     diesel::update(stock::table.find(product))
         .set(stock::available.eq(stock::available - quantity))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -47,6 +50,7 @@ pub async fn give(conn: &Conn, product: ProductId, quantity: i64) -> Result<(), 
     locks::takes(Rank::Stock, product.uuid());
     diesel::update(stock::table.find(product))
         .set(stock::available.eq(stock::available + quantity))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     told::once_committed(Fact::News(Item::Product(product)));
@@ -88,6 +92,7 @@ pub async fn shift(conn: &Conn, product: ProductId, delta: i64) -> Result<Option
     let after = diesel::update(stock::table.find(product))
         .set(stock::available.eq(stock::available + delta))
         .returning(stock::available)
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;

@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::locks::{self, Rank};
+use super::prepared::Prepare as _;
 use super::schema::webhook_inbox;
 use super::{Conn, DbError, in_future, later};
 use crate::domain::ids::DeliveryId;
@@ -82,6 +83,7 @@ pub async fn lease_due(conn: &Conn, lease: Duration, limit_rows: i64) -> Result<
             webhook_inbox::attempts.eq(webhook_inbox::attempts + 1),
         ))
         .returning(DeliveryRow::as_returning())
+        .prepared()
         .get_results(&mut &*conn)
         .await?;
     Ok(rows)
@@ -92,6 +94,7 @@ pub async fn finish(conn: &Conn, id: DeliveryId, outcome: &str) -> Result<(), Db
     locks::takes(Rank::Delivery, id.uuid());
     diesel::update(webhook_inbox::table.find(id))
         .set((webhook_inbox::processed_at.eq(now), webhook_inbox::outcome.eq(outcome)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -102,6 +105,7 @@ pub async fn postpone(conn: &Conn, id: DeliveryId, wait: Duration) -> Result<(),
     locks::takes(Rank::Delivery, id.uuid());
     diesel::update(webhook_inbox::table.find(id))
         .set((webhook_inbox::next_at.eq(later(wait)), webhook_inbox::lease_until.eq(None::<DateTime<Utc>>)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

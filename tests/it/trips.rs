@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::served::Served;
-use crate::support::shop::{PATIENCE, Shop};
+use crate::support::shop::{PATIENCE, Shop, ShopOptions};
 use crate::support::{database, eventually};
 
 /// Waits for the database and statements of one request each: two waits for every transaction.
@@ -59,6 +59,57 @@ async fn each_transaction_of_a_verb_waits_for_the_database_twice() {
             assert_eq!(cost, (Some(trips), Some(queries)), "{route}: {line}");
         }
     }
+}
+
+/// How often each statement that stays prepared was run with a plan for its values, and with one for any.
+async fn prepared(db: &Db) -> BTreeMap<String, (i64, i64)> {
+    #[derive(diesel::QueryableByName)]
+    struct Statement {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        statement: String,
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        custom_plans: i64,
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        generic_plans: i64,
+    }
+    let query = diesel::sql_query("select statement, custom_plans, generic_plans from pg_prepared_statements");
+    let statements = db.read(async |conn| {
+        let statements: Vec<Statement> = diesel_async::RunQueryDsl::load(query, conn).await?;
+        Ok::<_, DbError>(statements)
+    });
+    let statements = statements.await.expect("the connection's statements").into_iter();
+    statements.map(|of| (of.statement, (of.custom_plans, of.generic_plans))).collect()
+}
+
+/// Parsed once for each connection, and planned once more or less: the server keeps its plan after five.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_of_a_verb_is_parsed_or_planned_each_time() {
+    let database = DbConfig { pool_connections_max: 1, ..database::fresh().await };
+    let options = ShopOptions { worker: false, webhooks: false, ..ShopOptions::default() };
+    let shop = Shop::on(database, options).await;
+    let product = shop.product(12_000, 50).await;
+    let flow = async || {
+        let (_, payment) = shop.paid(&product, 1).await;
+        shop.cancel(&payment, &json!({ "reason": "x" })).await.expect(StatusCode::OK);
+    };
+    for _ in 0..8 {
+        flow().await;
+    }
+    let app = shop.running.app();
+    let before = prepared(&app.db).await;
+    flow().await;
+    let after = prepared(&app.db).await;
+    let mut run = 0;
+    for (statement, (custom, generic)) in after {
+        let (custom_before, generic_before) = before.get(&statement).copied().unwrap_or_default();
+        if !matches!(statement.as_str(), "BEGIN" | "COMMIT") {
+            run += custom + generic - custom_before - generic_before;
+            assert_eq!(custom, custom_before, "planned again: {statement}");
+        }
+    }
+    let statements: u64 = COSTS.iter().map(|(.., statements)| statements).sum();
+    assert_eq!(u64::try_from(run), Ok(statements), "the others were parsed again");
+    shop.close().await;
 }
 
 /// An answer is put together before its rows are stored; it must tell them as they are.

@@ -8,6 +8,7 @@ use diesel_async::RunQueryDsl;
 use super::{CancellationRow, NewCancellation};
 use crate::db::locks::{self, Rank};
 use crate::db::payments::stored;
+use crate::db::prepared::Prepare as _;
 use crate::db::schema::{cancellation_items, cancellations};
 use crate::db::{Conn, DbError, later};
 use crate::domain::cancellation::CancellationStatus;
@@ -102,6 +103,7 @@ pub async fn finish(
             cancellations::version.eq(cancellations::version + 1),
             cancellations::updated_at.eq(now),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

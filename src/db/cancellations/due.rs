@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 
 use super::CancellationRow;
 use crate::db::locks::{self, Rank};
+use crate::db::prepared::Prepare as _;
 use crate::db::schema::cancellations;
 use crate::db::{Conn, DbError, later};
 use crate::domain::cancellation::CancellationStatus;
@@ -33,6 +34,7 @@ pub async fn postpone(
             cancellations::not_found_count.eq(not_found_count),
             doubt.map(|doubt| cancellations::doubt.eq(doubt)),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -47,6 +49,7 @@ pub async fn put_off(conn: &Conn, id: CancellationId, wait: Duration) -> Result<
             cancellations::inquire_at.eq(later(wait).nullable()),
             cancellations::lease_until.eq(None::<DateTime<Utc>>),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -67,6 +70,7 @@ pub async fn next_attempt(
             cancellations::updated_at.eq(now),
         ))
         .returning(CancellationRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;
@@ -81,6 +85,7 @@ pub async fn renew_key(conn: &Conn, payment: PaymentId) -> Result<(), DbError> {
     locks::takes(Rank::Cancellation, open.id.uuid());
     diesel::update(cancellations::table.find(open.id))
         .set((cancellations::attempt.eq(cancellations::attempt + 1), cancellations::updated_at.eq(now)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -105,6 +110,7 @@ pub async fn lease_due(conn: &Conn, lease: Duration, limit_rows: i64) -> Result<
     let rows = diesel::update(cancellations::table.filter(cancellations::id.eq_any(due)))
         .set(cancellations::lease_until.eq(later(lease).nullable()))
         .returning(CancellationRow::as_returning())
+        .prepared()
         .get_results(&mut &*conn)
         .await?;
     Ok(rows)
@@ -120,6 +126,7 @@ pub async fn lease_open(conn: &Conn, payment: PaymentId, lease: Duration) -> Res
         .filter(cancellations::doubt.is_not_null().or(cancellations::inquire_at.le(now)))
         .set(cancellations::lease_until.eq(later(lease).nullable()))
         .returning(CancellationRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;

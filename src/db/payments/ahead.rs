@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{NewConfirm, PaymentChange, PaymentRow};
 use crate::db::locks::{self, Rank};
+use crate::db::prepared::Prepare as _;
 use crate::db::schema::payments;
 use crate::db::{Conn, DbError, later};
 use crate::domain::ids::PaymentId;
@@ -102,6 +103,7 @@ pub async fn change(conn: &Conn, id: PaymentId, change: PaymentChange) -> Result
     locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .set((change, payments::version.eq(payments::version + 1), payments::updated_at.eq(now)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -112,6 +114,7 @@ pub async fn take_known_capacity(conn: &Conn, id: PaymentId, amount: i64) -> Res
     locks::takes(Rank::Payment, id.uuid());
     diesel::update(payments::table.find(id))
         .set((payments::canceling_amount.eq(payments::canceling_amount + amount), payments::updated_at.eq(now)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())

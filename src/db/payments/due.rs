@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 
 use super::PaymentRow;
 use crate::db::locks::{self, Rank};
+use crate::db::prepared::Prepare as _;
 use crate::db::schema::payments;
 use crate::db::{Conn, DbError, later};
 use crate::domain::evidence::DoubtReason;
@@ -36,6 +37,7 @@ pub async fn postpone(
             payments::not_found_count.eq(not_found_count),
             doubt.map(|doubt| payments::doubt.eq(doubt)),
         ))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -47,6 +49,7 @@ pub async fn put_off(conn: &Conn, id: PaymentId, wait: Duration) -> Result<(), D
     diesel::update(payments::table.find(id))
         .filter(payments::inquire_at.is_not_null())
         .set((payments::inquire_at.eq(later(wait).nullable()), payments::lease_until.eq(None::<DateTime<Utc>>)))
+        .prepared()
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -63,6 +66,7 @@ pub async fn next_attempt(conn: &Conn, id: PaymentId, lease: Duration) -> Result
             payments::updated_at.eq(now),
         ))
         .returning(PaymentRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;
@@ -89,6 +93,7 @@ pub async fn lease_due(conn: &Conn, lease: Duration, limit_rows: i64) -> Result<
     let rows = diesel::update(payments::table.filter(payments::id.eq_any(due)))
         .set(payments::lease_until.eq(later(lease).nullable()))
         .returning(PaymentRow::as_returning())
+        .prepared()
         .get_results(&mut &*conn)
         .await?;
     Ok(rows)
@@ -107,6 +112,7 @@ pub async fn lease_open(conn: &Conn, id: PaymentId, lease: Duration) -> Result<O
         .filter(request_over)
         .set(payments::lease_until.eq(later(lease).nullable()))
         .returning(PaymentRow::as_returning())
+        .prepared()
         .get_result(&mut &*conn)
         .await
         .optional()?;
