@@ -14,6 +14,7 @@ use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::events::{self, NewEvent};
 use super::locks::{self, End};
 use super::{Conn, DbError};
 
@@ -21,6 +22,7 @@ use super::{Conn, DbError};
 pub struct Batch<'c> {
     conn: &'c Conn,
     statements: Vec<Statement<'c>>,
+    events: Vec<NewEvent>,
 }
 
 enum Statement<'c> {
@@ -32,7 +34,7 @@ impl<'c> Batch<'c> {
     /// Nothing yet.
     #[must_use]
     pub const fn new(conn: &'c Conn) -> Self {
-        Self { conn, statements: Vec::new() }
+        Self { conn, statements: Vec::new(), events: Vec::new() }
     }
 
     /// The connection, for statements to add.
@@ -46,11 +48,25 @@ impl<'c> Batch<'c> {
         self.statements.push(Statement::UnderWay(statement.boxed()));
     }
 
+    /// Adds an event. All of them are one statement, behind what was added before the next [`Batch::put_events`] or the end.
+    pub fn event(&mut self, event: NewEvent) {
+        self.events.push(event);
+    }
+
+    /// Adds the statement of the events so far, for what must come behind them.
+    pub fn put_events(&mut self) {
+        if !self.events.is_empty() {
+            let (conn, events) = (self.conn, std::mem::take(&mut self.events));
+            self.add(events::append_all(conn, events));
+        }
+    }
+
     /// Sends what was added, and waits for the answers. Of several errors the first is the cause of the others.
     ///
     /// # Errors
     /// If a statement failed; the transaction is to be rolled back then.
     pub async fn send(&mut self) -> Result<(), DbError> {
+        self.put_events();
         let mut statements = std::mem::take(&mut self.statements);
         // Each time in this order: what is polled first is sent first.
         poll_fn(|context| {
@@ -83,6 +99,7 @@ impl<'c> Batch<'c> {
         if !locks::may_end_early() {
             return self.send().await;
         }
+        self.put_events();
         let conn = self.conn;
         self.add(async move {
             locks::closes();

@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::prepared::Prepare as _;
 use super::schema::events;
 use super::told::{self, Fact};
 use super::{Conn, DbError};
@@ -69,6 +70,55 @@ pub fn needs_a_look(subject: Subject) -> bool {
     matches!(subject, Subject::Order { event: OrderEvent::Paid, from: Some(OrderStatus::AwaitingDeposit), .. })
 }
 
+/// An event as it is written.
+#[derive(Debug, Clone, Insertable)]
+#[diesel(table_name = events, treat_none_as_default_value = false)]
+pub struct NewEvent {
+    aggregate: &'static str,
+    aggregate_id: Uuid,
+    seq: i32,
+    order_id: OrderId,
+    kind: &'static str,
+    from_status: Option<&'static str>,
+    to_status: &'static str,
+    actor: String,
+    detail: serde_json::Value,
+    trace_id: Option<String>,
+}
+
+impl NewEvent {
+    /// An event of an order; `seq` is the row's version after the change. It is told once it is committed. Not for one that
+    /// [`needs_a_look`].
+    #[must_use]
+    pub fn new(order: OrderId, seq: i32, subject: Subject, origin: &Origin, detail: serde_json::Value) -> Self {
+        if let Some(stage) = stage(seq, subject) {
+            told::once_committed(Fact::Stage(stage));
+        }
+        Self::without_stage(order, seq, subject, origin, detail)
+    }
+
+    fn without_stage(order: OrderId, seq: i32, subject: Subject, origin: &Origin, detail: serde_json::Value) -> Self {
+        told::once_committed(transition(subject));
+        // Nobody can wait for an order that was not there.
+        if !matches!(subject, Subject::Order { event: OrderEvent::Placed, .. }) {
+            told::once_committed(Fact::News(Item::Order(order)));
+        }
+        let (aggregate, aggregate_id, kind, from_status, to_status) = match subject {
+            Subject::Order { event, from, to } => {
+                ("order", order.uuid(), event.as_str(), from.map(OrderStatus::as_str), to.as_str())
+            }
+            Subject::Payment { id, event, from, to } => {
+                ("payment", id.uuid(), event.as_str(), from.map(PaymentStatus::as_str), to.as_str())
+            }
+            Subject::Cancellation { id, event, from, to } => {
+                ("cancellation", id.uuid(), event.as_str(), from.map(CancellationStatus::as_str), to.as_str())
+            }
+        };
+        let (actor, trace_id) = (origin.actor.clone(), origin.trace_id.clone());
+        Self { aggregate, aggregate_id, seq, order_id: order, kind, from_status, to_status, actor, detail, trace_id }
+    }
+}
+
 /// Appends an event; `seq` is the row's version after the change. One statement, unless it [`needs_a_look`].
 pub async fn append(
     conn: &Conn,
@@ -78,40 +128,20 @@ pub async fn append(
     origin: &Origin,
     detail: serde_json::Value,
 ) -> Result<(), DbError> {
-    if let Some(stage) = stage(conn, order, seq, subject).await? {
-        told::once_committed(Fact::Stage(stage));
-    }
-    told::once_committed(transition(subject));
-    // Nobody can wait for an order that was not there.
-    if !matches!(subject, Subject::Order { event: OrderEvent::Placed, .. }) {
-        told::once_committed(Fact::News(Item::Order(order)));
-    }
-    let (aggregate, aggregate_id, kind, from, to) = match subject {
-        Subject::Order { event, from, to } => {
-            ("order", order.uuid(), event.as_str(), from.map(OrderStatus::as_str), to.as_str())
-        }
-        Subject::Payment { id, event, from, to } => {
-            ("payment", id.uuid(), event.as_str(), from.map(PaymentStatus::as_str), to.as_str())
-        }
-        Subject::Cancellation { id, event, from, to } => {
-            ("cancellation", id.uuid(), event.as_str(), from.map(CancellationStatus::as_str), to.as_str())
-        }
+    // Banks take deposits back, and they can come again.
+    let is_again = needs_a_look(subject) && was_paid(conn, order).await?;
+    let event = if is_again {
+        NewEvent::without_stage(order, seq, subject, origin, detail)
+    } else {
+        NewEvent::new(order, seq, subject, origin, detail)
     };
-    diesel::insert_into(events::table)
-        .values((
-            events::aggregate.eq(aggregate),
-            events::aggregate_id.eq(aggregate_id),
-            events::seq.eq(seq),
-            events::order_id.eq(order),
-            events::kind.eq(kind),
-            events::from_status.eq(from),
-            events::to_status.eq(to),
-            events::actor.eq(&origin.actor),
-            events::detail.eq(detail),
-            events::trace_id.eq(&origin.trace_id),
-        ))
-        .execute(&mut &*conn)
-        .await?;
+    append_all(conn, vec![event]).await
+}
+
+/// Appends events by one statement.
+pub async fn append_all(conn: &Conn, events: Vec<NewEvent>) -> Result<(), DbError> {
+    // One transaction has a few, or one for each order that is taken together: so many texts there are.
+    diesel::insert_into(events::table).values(events).prepared().execute(&mut &*conn).await?;
     Ok(())
 }
 
@@ -125,15 +155,13 @@ fn transition(subject: Subject) -> Fact {
 }
 
 /// The stage that an order reaches for the first time by this event.
-async fn stage(conn: &Conn, order: OrderId, seq: i32, subject: Subject) -> Result<Option<FunnelStage>, DbError> {
-    let Subject::Order { event, .. } = subject else { return Ok(None) };
-    Ok(match event {
+fn stage(seq: i32, subject: Subject) -> Option<FunnelStage> {
+    let Subject::Order { event, .. } = subject else { return None };
+    match event {
         OrderEvent::Placed => Some(FunnelStage::OrderCreated),
         // An order that is open again can be confirmed again.
         OrderEvent::ConfirmStarted => (seq == FIRST_CONFIRM).then_some(FunnelStage::ConfirmRequested),
         OrderEvent::DepositAwaited => Some(FunnelStage::DepositAwaited),
-        // Banks take deposits back, and they can come again.
-        OrderEvent::Paid if needs_a_look(subject) && was_paid(conn, order).await? => None,
         OrderEvent::Paid => Some(FunnelStage::Paid),
         OrderEvent::CanceledUnpaid | OrderEvent::Canceled => Some(FunnelStage::Canceled),
         OrderEvent::HoldExpired | OrderEvent::DepositOverdue => Some(FunnelStage::Expired),
@@ -141,7 +169,7 @@ async fn stage(conn: &Conn, order: OrderId, seq: i32, subject: Subject) -> Resul
         | OrderEvent::DepositReversed
         | OrderEvent::PartiallyCanceled
         | OrderEvent::CancelRequested => None,
-    })
+    }
 }
 
 async fn was_paid(conn: &Conn, order: OrderId) -> Result<bool, DbError> {

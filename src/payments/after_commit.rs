@@ -68,6 +68,7 @@ impl AfterCommit {
             *units.entry(*product).or_default() += quantity;
         }
         let conn = batch.conn();
+        batch.put_events();
         // In product order, as everywhere.
         for (product, quantity) in units {
             batch.add(db::stock::give(conn, product, quantity));

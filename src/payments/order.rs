@@ -17,7 +17,7 @@ use super::view;
 use crate::app::App;
 use crate::config::Settings;
 use crate::db::batch::Batch;
-use crate::db::events::{self, Origin, Subject};
+use crate::db::events::{self, NewEvent, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
 use crate::db::orders::{ItemRow, NewOrder, OrderRow};
 use crate::db::products::ProductRow;
@@ -236,6 +236,7 @@ async fn at_once(
     let draft = Draft::new(OrderId::new(), request, &products, origin, now, &app.settings)?;
     let mut batch = Batch::new(conn);
     draft.write(&mut batch, scope, origin, &app.settings);
+    batch.put_events();
     for (product, quantity) in in_lock_order(&request.lines) {
         batch.add(db::stock::take_or_fail(conn, product, i64::from(quantity)));
     }
@@ -277,7 +278,7 @@ impl Draft {
             batch.add(db::orders::write_item(conn, item.clone()));
         }
         let (subject, detail) = placed_event(&self.order, &self.items);
-        batch.add(events::append(conn, id, self.order.version, subject, origin, detail));
+        batch.event(NewEvent::new(id, self.order.version, subject, origin, detail));
     }
 }
 

@@ -12,7 +12,7 @@ use super::{again, cancel, doubt, recovery, told, view};
 use crate::app::App;
 use crate::db::batch::Batch;
 use crate::db::cancellations::{self, CancellationRow};
-use crate::db::events::{self, Origin, Subject};
+use crate::db::events::{self, NewEvent, Origin, Subject};
 use crate::db::idempotency;
 use crate::db::orders::{ItemRow, LineOutcome, OrderRow};
 use crate::db::payments::{PaymentChange, PaymentRow};
@@ -324,8 +324,7 @@ impl<'a> CancelStep<'a> {
     /// Appends an event; none of a cancellation's needs a look at the history.
     fn append(&mut self, seq: i32, subject: Subject, detail: Value) {
         debug_assert!(!events::needs_a_look(subject), "{subject:?}");
-        let conn = self.batch.conn();
-        self.batch.add(events::append(conn, self.order.id, seq, subject, self.origin, detail));
+        self.batch.event(NewEvent::new(self.order.id, seq, subject, self.origin, detail));
     }
 
     fn order_to(&mut self, event: OrderEvent) -> Result<(), ResolveError> {

@@ -17,7 +17,7 @@ use crate::support::{database, eventually};
 
 /// Waits for the database and statements of one request each: two waits for every transaction.
 const COSTS: [(&str, u64, u64); 3] =
-    [("/v1/orders", 2, 7), ("/v1/payments/confirm", 4, 16), ("/v1/payments/{id}/cancel", 4, 25)];
+    [("/v1/orders", 2, 7), ("/v1/payments/confirm", 4, 14), ("/v1/payments/{id}/cancel", 4, 23)];
 
 async fn flow(served: &Served, product: &str) {
     let lines = json!({ "lines": [{ "productId": product, "quantity": 1 }] });

@@ -10,7 +10,7 @@ use super::{Cancel, CancelError, Go, Intended, Intent, Stop, build, check, reque
 use crate::app::App;
 use crate::db::batch::Batch;
 use crate::db::cancellations;
-use crate::db::events::{self, Origin};
+use crate::db::events::{NewEvent, Origin};
 use crate::db::idempotency::{self, Scope};
 use crate::db::orders::{ItemRow, OrderRow};
 use crate::db::payments::PaymentRow;
@@ -150,7 +150,7 @@ async fn at_once(
         batch.add(cancellations::write_unit(conn, id, order.id, *unit));
     }
     batch.add(idempotency::claim_free(conn, scope, id.uuid(), lease, keep));
-    batch.add(events::append(conn, order.id, row.version, subject, origin, detail));
+    batch.event(NewEvent::new(order.id, row.version, subject, origin, detail));
     batch.commit().await?;
     let account = request.refund_account.clone().filter(|_| needs_account);
     let request = build(&payment, &row, is_full, account);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Confirm, ConfirmError};
 use crate::app::App;
 use crate::db::batch::Batch;
-use crate::db::events::{self, Origin, Subject};
+use crate::db::events::{self, NewEvent, Origin, Subject};
 use crate::db::idempotency::{self, Response, Scope};
 use crate::db::orders::OrderRow;
 use crate::db::payments::{NewConfirm, PaymentRow};
@@ -118,7 +118,7 @@ async fn at_once(
     batch.add(db::payments::insert_confirm(conn, new));
     batch.add(idempotency::claim_free(conn, scope, payment.id.uuid(), lease, keep));
     for (subject, seq, detail) in started(&order, &payment) {
-        batch.add(events::append(conn, order.id, seq, subject, origin, detail));
+        batch.event(NewEvent::new(order.id, seq, subject, origin, detail));
     }
     batch.commit().await?;
     let request = to_send(request, &order, &payment);

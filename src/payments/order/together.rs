@@ -113,6 +113,7 @@ async fn at_once(
             units += i64::from(wanted.quantity);
         }
     }
+    batch.put_events();
     batch.add(db::stock::take_or_fail(conn, product, units));
     batch.commit().await?;
     Ok(drafts)

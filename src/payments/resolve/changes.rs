@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{ResolveError, Step};
-use crate::db::events::{self, Subject};
+use crate::db::events::{self, NewEvent, Subject};
 use crate::db::payments::PaymentChange;
 use crate::db::{self, Conn, DbError};
 use crate::domain::evidence::DoubtReason;
@@ -43,8 +43,7 @@ impl<'a> Step<'a> {
         if events::needs_a_look(subject) {
             events::append(self.conn().await?, order, seq, subject, origin, detail).await?;
         } else {
-            let conn = self.batch.conn();
-            self.batch.add(events::append(conn, order, seq, subject, origin, detail));
+            self.batch.event(NewEvent::new(order, seq, subject, origin, detail));
         }
         Ok(())
     }
