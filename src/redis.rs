@@ -170,11 +170,13 @@ impl Redis {
                 (state.round(), connected)
             }
         };
-        record::dependency(Dependency::Redis, checked.is_ok(), clock::now());
+        let is_up = checked.is_ok();
         match checked {
             Ok(connection) => self.is_well(connection),
             Err((failure, cause)) => self.is_away(failure, round, &cause),
         }
+        // After the state: what the metric says is so.
+        record::dependency(Dependency::Redis, is_up, clock::now());
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, (RedisFailure, String)> {

@@ -439,6 +439,10 @@ async fn a_process_starts_without_the_redis_that_it_was_promised() {
     assert_eq!((value(&metrics, UP), fallback(&metrics, "unreachable")), (0.0, 6.0));
     assert_eq!(said(&served, "Redis is away"), 1);
     redis.start_again().await;
+    // Only Redis has a budget left. A machine that is busy for longer than the deadline has a request do without it.
+    eventually("requests count in Redis", PATIENCE, async || {
+        (served.secret.get("/v1/orders").await.status == StatusCode::OK).then_some(())
+    })
+    .await;
     becomes(&served, 1.0).await;
-    served.secret.get("/v1/orders").await.expect(StatusCode::OK);
 }

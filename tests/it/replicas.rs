@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
 
 use self::buyers::Buyers;
-use super::support::nginx::{Nginx, free_port};
+use super::support::nginx::Nginx;
+use super::support::ports::free_port;
 use super::support::served::Served;
 use super::support::shop::{Answer, Client, PATIENCE, http, invariants_client};
 use super::support::{database, eventually, invariants};

@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::{Set, said};
-use crate::support::nginx::{NAME, Nginx, free_port};
+use crate::support::nginx::{NAME, Nginx};
+use crate::support::ports::free_port;
 use crate::support::shop::PATIENCE;
 use crate::support::{eventually, programs};
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::{Json, Router, routing::post};
 use serde_json::Value;
 
+use super::ports::free_port;
 use super::shop::{PATIENCE, http};
 use super::{eventually, programs};
 
@@ -52,9 +53,7 @@ impl Alertmanager {
         std::fs::create_dir_all(&directory).expect("a directory");
         let file = directory.join("alertmanager.yml");
         std::fs::write(&file, config.join("\n")).expect("the configuration");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("an address").to_string();
-        drop(free);
+        let address = free_port().to_string();
         let child = Command::new(program)
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.path={}", directory.join("data").display()))

@@ -10,6 +10,7 @@ pub mod load;
 pub mod nginx;
 pub mod otlp;
 pub mod panics;
+pub mod ports;
 pub mod programs;
 pub mod prometheus;
 pub mod ready;

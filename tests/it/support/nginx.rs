@@ -1,15 +1,14 @@
 //! A real nginx with the configuration of `deploy/nginx/`, of which only the addresses, names and paths in `site/` are the
 //! test's own. It ends when it is dropped.
 
-use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::certificates::Certified;
 use super::cluster::Place;
+use super::ports::free_port;
 use super::shop::PATIENCE;
 use super::{eventually, programs};
 
@@ -152,20 +151,5 @@ fn write_site(place: &Path, tls: SocketAddr, plain: SocketAddr, processes: &[Soc
         [("leaf.pem", certified.leaf_pem()), ("key.pem", certified.key_pem()), ("root.pem", certified.root_pem())]
     {
         std::fs::write(place.join(name), text).expect(name);
-    }
-}
-
-/// A port of the loopback address that is free now, that no other test was given, and that the system gives to no
-/// outgoing connection.
-pub fn free_port() -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let outgoing = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let first = outgoing.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
-    loop {
-        let port = rand::random_range(2_000..first.max(4_000));
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if GIVEN.lock().expect("a lock").insert(port) && TcpListener::bind(address).is_ok() {
-            return address;
-        }
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::ports::free_port;
 use super::shop::{PATIENCE, http};
 use super::{eventually, programs};
 
@@ -108,9 +109,7 @@ impl Prometheus {
             let name = file.file_name().expect("a name");
             std::os::unix::fs::symlink(&file, directory.join(name)).expect("a link");
         }
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("an address");
-        drop(free);
+        let address = free_port();
         let config_file = directory.join("prometheus.yml");
         // Where it scrapes itself, it finds itself.
         std::fs::write(&config_file, config.replace(USUAL_ADDRESS, &address.to_string())).expect("the configuration");

@@ -1,6 +1,5 @@
 //! A real Redis as a child of the test process, to be stopped, stalled and emptied.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use paygauge::redis::RedisConfig;
 
+use super::ports::free_port;
 use super::programs;
 use super::shop::PATIENCE;
 
@@ -29,7 +29,7 @@ impl Redis {
         let program = programs::wanted("redis-server")?;
         // Another process may take the port before Redis does.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|probe| probe.local_addr()).expect("a port").port();
+            let port = free_port().port();
             let child = Mutex::new(spawn(&program, port));
             let started = Self { program: program.clone(), port, child };
             if started.answers().await {
