@@ -14,7 +14,7 @@ use crate::db::known_keys::KnownKeys;
 use crate::news::News;
 use crate::provider::call::Door;
 use crate::queues::Queues;
-use crate::telemetry::ledger;
+use crate::telemetry::{Span, ledger};
 
 /// One running paygauge.
 pub struct App {
@@ -55,9 +55,7 @@ impl App {
         self: &Arc<Self>,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let span = tracing::Span::current();
-        let ledger = ledger::handle();
-        let work = tracing::Instrument::instrument(ledger.scope(work), span);
+        let work = Span::current().scope(ledger::handle().scope(work));
         self.tasks.spawn(work).await.ok()
     }
 }

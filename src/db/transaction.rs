@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use diesel::connection::TransactionManagerStatus;
 use diesel_async::{AnsiTransactionManager, RunQueryDsl as _, TransactionManager as _};
 use futures_util::FutureExt as _;
-use tracing::{Instrument as _, Span};
 
 use super::batch::Control;
 use super::locks::{self, End, Left};
@@ -18,7 +17,7 @@ use super::{Conn, Db, DbError, SendWork, give_up, told};
 use crate::crash::CrashPoint;
 use crate::telemetry::labels::{Tx, TxResult};
 use crate::telemetry::ledger::{self, Step};
-use crate::telemetry::{record, traces};
+use crate::telemetry::{Span, SpanKind, record, traces};
 
 /// What a transaction looks at first. It is sent together with the transaction's beginning, so it only reads and locks:
 /// it must do no harm if there is no transaction after all. It may be tried again on another connection.
@@ -92,7 +91,7 @@ impl Db {
         loop {
             let mut conn = self.connection().await?;
             let account = Account::begin(tx, wanted);
-            let (done, left) = locks::with_transaction(
+            let closed = locks::with_transaction(
                 !self.crash.is_watched(),
                 Box::pin(async {
                     let seen = self.open(&mut conn, &look).await?;
@@ -103,9 +102,8 @@ impl Db {
                     });
                     limited.await.unwrap_or_else(|_| Err(self.no_answer().into())).map_err(Closed::Failed)
                 }),
-            )
-            .instrument(account.span.clone())
-            .await;
+            );
+            let (done, left) = account.span.scope(closed).await;
             match done {
                 Err(Closed::Dead(error)) => self.try_another(conn, wanted, error)?,
                 Err(Closed::Failed(error)) => {
@@ -189,7 +187,7 @@ impl Db {
         let result = if done.is_ok() { TxResult::Commit } else { TxResult::Rollback };
         account.span.in_scope(|| {
             record::transaction(account.tx, result, account.busy.elapsed());
-            account.span.record("payments.tx.result", result.as_str());
+            account.span.tell("payments.tx.result", result.as_str());
             traces::waited("payments.tx.pool_wait_ms", account.waited);
             let locked = ledger::handle().total(Step::LockWait).saturating_sub(account.locked);
             traces::waited("payments.tx.lock_wait_ms", locked);
@@ -220,13 +218,9 @@ impl Account {
     /// The connection that was wanted since `wanted` is there.
     fn begin(tx: Tx, wanted: Instant) -> Self {
         let busy = Instant::now();
-        let span = tracing::info_span!(
-            "tx",
-            otel.name = %format_args!("tx {tx}"),
-            db.system.name = "postgresql",
-            payments.tx.name = tx.as_str(),
-            payments.tx.result = tracing::field::Empty,
-        );
+        let span = Span::begin(SpanKind::Internal, format!("tx {tx}"));
+        span.tell("db.system.name", "postgresql");
+        span.tell("payments.tx.name", tx.as_str());
         Self { tx, span, busy, waited: busy - wanted, locked: ledger::handle().total(Step::LockWait) }
     }
 }

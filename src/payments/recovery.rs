@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument as _;
-
 use super::resolve::{Change, ResolveError, Target, resolve};
 use super::resolve_cancel::{CancelResolution, resolve_cancel};
 use super::{cancel, doubt, measure, told};
@@ -31,7 +29,7 @@ use crate::provider::call::Call;
 use crate::provider::protection::Refused;
 use crate::telemetry::labels::{InquiryResult, Lane, Operation, ProviderOperation, Tx};
 use crate::telemetry::propagate::{self, Link};
-use crate::telemetry::{current_trace_id, ledger, record, traces};
+use crate::telemetry::{Span, SpanKind, current_trace_id, ledger, record, traces};
 
 /// The pauses between inquiries, in milliseconds; the last one repeats for ever.
 const PAUSES_MS: [u64; 9] = [300, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000];
@@ -79,7 +77,7 @@ pub async fn recover_batch(app: &Arc<App>) -> Result<usize, DbError> {
             let item = Box::pin(recover_payment(&app, &row, &origin));
             measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
         };
-        item.instrument(traces::item("recover payment"))
+        Span::root(SpanKind::Internal, "recover payment").scope(item)
     });
     let cancels = cancels.into_iter().map(|row| {
         let app = Arc::clone(app);
@@ -89,7 +87,7 @@ pub async fn recover_batch(app: &Arc<App>) -> Result<usize, DbError> {
             let item = Box::pin(recover_cancel(&app, &row, &origin));
             measure::measured_item(&app, Operation::Recover, &row.id, measure::recovered, item).await;
         };
-        item.instrument(traces::item("recover cancellation"))
+        Span::root(SpanKind::Internal, "recover cancellation").scope(item)
     });
     futures_util::future::join(futures_util::future::join_all(payments), futures_util::future::join_all(cancels)).await;
     Ok(count)

@@ -4,7 +4,6 @@
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tracing::Instrument as _;
 
 use super::inquire::Look;
 use super::resolve::ResolveError;
@@ -22,7 +21,7 @@ use crate::provider::Notice;
 use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Operation, Tx, WebhookApplied, WebhookReceived};
 use crate::telemetry::propagate::{self, Link};
-use crate::telemetry::{current_trace_id, ledger, record, traces};
+use crate::telemetry::{Span, SpanKind, current_trace_id, ledger, record, traces};
 
 /// Tries before a delivery whose inquiry keeps failing is left to recovery.
 const TRIES_MAX: i32 = 10;
@@ -69,7 +68,7 @@ pub async fn apply_batch(app: &App) -> Result<usize, DbError> {
     let applied = due.iter().map(|delivery| {
         let item = Box::pin(apply_one(app, delivery));
         let item = measure::measured_item(app, Operation::WebhookApply, &delivery.id, measure::webhook_read, item);
-        item.instrument(traces::item("apply webhook"))
+        Span::root(SpanKind::Internal, "apply webhook").scope(item)
     });
     futures_util::future::join_all(applied).await;
     Ok(count)

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::breaker::Health;
 use super::protection::{Limits, Permit, Protection, Refused};
@@ -22,7 +21,7 @@ use crate::domain::ids::OrderId;
 use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{BreakerState, Lane, ProviderLabel, ProviderOperation, ProviderOutcome};
 use crate::telemetry::ledger::{self, Step};
-use crate::telemetry::{record, traces};
+use crate::telemetry::{Span, SpanKind, record, traces};
 
 /// How long to wait before a request that never left is sent again, in milliseconds: less or more, so that many do
 /// not come back together.
@@ -161,13 +160,8 @@ impl Door {
         call: impl Fn() -> BoxFuture<'a, Exchange<A>> + Send,
     ) -> (A, Call) {
         let _waiting = ledger::wait_for(Step::PgCall);
-        let span = tracing::info_span!(
-            "pg.call",
-            otel.name = %format_args!("pg.{}", permit.operation()),
-            payments.provider = self.provider.name(),
-            payments.pg.outcome = tracing::field::Empty,
-            payments.pg.attempts = tracing::field::Empty,
-        );
+        let span = Span::begin(SpanKind::Internal, format!("pg.{}", permit.operation()));
+        span.tell("payments.provider", self.provider.name());
         let tried = async {
             let until = Instant::now() + self.deadline;
             let first = self.measured(&mut permit, until, None, call()).await;
@@ -181,9 +175,9 @@ impl Door {
             record::provider_resend(self.label, permit.operation());
             (self.measured(&mut permit, until, Some(1), call()).await, 2)
         };
-        let (stands, attempts) = tried.instrument(span.clone()).await;
-        span.record("payments.pg.attempts", attempts);
-        span.record("payments.pg.outcome", stands.1.outcome);
+        let (stands, attempts) = span.scope(tried).await;
+        span.tell("payments.pg.attempts", attempts);
+        span.tell("payments.pg.outcome", stands.1.outcome);
         span.in_scope(|| told(stands.0.outcome()));
         stands
     }
@@ -192,27 +186,22 @@ impl Door {
         &self,
         permit: &mut Permit,
         until: Instant,
-        resend: Option<u64>,
+        resend: Option<i64>,
         call: impl Future<Output = Exchange<A>> + Send,
     ) -> (A, Call) {
         debug_assert!(!crate::db::holds_connection(), "a database connection is held across a PG call");
         let operation = permit.operation();
-        let span = tracing::info_span!(
-            "pg.attempt",
-            otel.kind = "client",
-            peer.service = self.provider.name(),
-            payments.pg.operation = operation.as_str(),
-            http.request.resend_count = resend,
-            http.response.status_code = tracing::field::Empty,
-            payments.pg.outcome = tracing::field::Empty,
-            payments.pg.code = tracing::field::Empty,
-            payments.pg.request_id = tracing::field::Empty,
-        );
+        let span = Span::begin(SpanKind::Client, "pg.attempt");
+        span.tell("peer.service", self.provider.name());
+        span.tell("payments.pg.operation", operation.as_str());
+        if let Some(resend) = resend {
+            span.tell("http.request.resend_count", resend);
+        }
         self.crash.reach(CrashPoint::Calling(operation)).await;
         let _in_flight = record::provider_active(self.label, operation);
         ledger::attempt();
         let started = Instant::now();
-        let exchange = tokio::time::timeout_at(until, call.instrument(span.clone())).await.unwrap_or_else(|_| {
+        let exchange = tokio::time::timeout_at(until, span.scope(call)).await.unwrap_or_else(|_| {
             let doubt = Doubt { reason: DoubtReason::Timeout, code: None };
             Exchange { answer: A::unknown(doubt), http_status: None, code: None, provider_trace_id: None }
         });
@@ -220,11 +209,16 @@ impl Door {
         permit.report(health(&exchange));
         self.crash.reach(CrashPoint::Answered(operation)).await;
         let outcome = exchange.answer.outcome();
-        span.record("payments.pg.outcome", outcome.as_str());
-        span.record("http.response.status_code", exchange.http_status);
-        span.record("payments.pg.code", exchange.code.as_deref());
-        let request_id = exchange.provider_trace_id.as_deref().filter(|id| facts::is_word(id));
-        span.record("payments.pg.request_id", request_id);
+        span.tell("payments.pg.outcome", outcome.as_str());
+        if let Some(status) = exchange.http_status {
+            span.tell("http.response.status_code", i64::from(status));
+        }
+        if let Some(code) = &exchange.code {
+            span.tell("payments.pg.code", code.clone());
+        }
+        if let Some(id) = exchange.provider_trace_id.as_ref().filter(|id| facts::is_word(id)) {
+            span.tell("payments.pg.request_id", id.clone());
+        }
         span.in_scope(|| {
             record::provider_call(self.label, operation, outcome, exchange.http_status, elapsed);
             told(outcome);

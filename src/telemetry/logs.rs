@@ -7,20 +7,17 @@
 mod sink;
 
 use std::fmt::{self, Write as _};
-use std::sync::OnceLock;
 
 use chrono::{SecondsFormat, Utc};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
-use tracing::dispatcher::WeakDispatch;
 use tracing::field::{Field, Visit};
-use tracing::span::Id;
-use tracing::{Dispatch, Event, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::facts::Value;
 use super::labels::LogLevel;
-use super::{TelemetryConfig, canonical, record, redact};
+use super::{TelemetryConfig, canonical, record, redact, traces};
 
 pub(super) use self::sink::{MemorySink, Sink};
 
@@ -50,8 +47,6 @@ pub(super) struct LogLayer {
     sink: Sink,
     /// `,"service":…` for the JSON form: the same for every line.
     constants: String,
-    /// Knows the traces of spans.
-    subscriber: OnceLock<WeakDispatch>,
 }
 
 impl LogLayer {
@@ -68,11 +63,12 @@ impl LogLayer {
             append(&mut constants, format_args!(r#","{name}":"#));
             push_json(&mut constants, value);
         }
-        Self { format: config.log_format, sink, constants, subscriber: OnceLock::new() }
+        Self { format: config.log_format, sink, constants }
     }
 
-    fn line(&self, event: &Event<'_>, span: Option<&Id>) -> Vec<u8> {
-        let ids = span.and_then(|span| self.ids(span));
+    fn line(&self, event: &Event<'_>) -> Vec<u8> {
+        let span = traces::current();
+        let ids = Some(span.span().span_context().clone()).filter(SpanContext::is_valid);
         let mut fields = Fields {
             json: self.format == LogFormat::Json,
             value_bytes: if is_ours(event.metadata().target()) { VALUE_BYTES } else { FOREIGN_VALUE_BYTES },
@@ -95,13 +91,6 @@ impl LogLayer {
         }
         line.push(b'\n');
         line
-    }
-
-    /// The ids of a span. Asked of the subscriber that the event came from: within one, there is no current span.
-    fn ids(&self, span: &Id) -> Option<SpanContext> {
-        let subscriber = self.subscriber.get()?.upgrade()?;
-        let context = tracing_opentelemetry::get_otel_context(span, &subscriber)?;
-        Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
     }
 
     /// The part that we wrote, and the part that the caller did. Only the second can hold what must not be there;
@@ -257,12 +246,8 @@ impl Visit for Fields {
 }
 
 impl<S: Subscriber> Layer<S> for LogLayer {
-    fn on_register_dispatch(&self, subscriber: &Dispatch) {
-        let _first = self.subscriber.set(subscriber.downgrade());
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        self.sink.write(&self.line(event, context.current_span().id()));
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        self.sink.write(&self.line(event));
         record::log_line(LogLevel::of(*event.metadata().level()));
     }
 }

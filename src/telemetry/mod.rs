@@ -35,7 +35,7 @@ use metrics::{Key, Label, Level as MetricLevel, Metadata, Recorder as _};
 use metrics_exporter_prometheus::PrometheusHandle;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use self::exemplars::Store;
@@ -44,7 +44,7 @@ use self::logs::{LogLayer, MemorySink, Sink};
 pub use self::parts::Parts;
 pub use self::propagate::current_trace_id;
 pub use self::redact::is_clean;
-pub use self::traces::{OtlpProtocol, TracesConfig};
+pub use self::traces::{OtlpProtocol, Span, SpanKind, TracesConfig};
 
 /// How many log lines found no room.
 static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
@@ -219,10 +219,13 @@ fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryErro
     parts.apply();
     let exemplars = Arc::new(Store::default());
     let tracers = traces::provider(&config, Arc::clone(&exemplars))?;
-    let spans = parts.traces.then(|| traces::layer(&tracers));
-    // Always there: an `Option` of a layer is not told its subscriber.
-    let lines = LogLayer::new(&config, sink).with_filter(if parts.logs { filter } else { Targets::new() });
-    let subscriber = tracing_subscriber::registry().with(spans).with(lines);
+    if parts.traces {
+        traces::set_of_this_process(&tracers);
+    }
+    // Spans are made by `traces`; those of others would cost something and be read by nobody.
+    let wanted = if parts.logs { filter } else { Targets::new() };
+    let events = wanted.and(filter_fn(|of| !of.is_span()));
+    let subscriber = tracing_subscriber::registry().with(LogLayer::new(&config, sink).with_filter(events));
     let first = tracing::subscriber::set_global_default(subscriber).is_ok();
     let metrics = start_metrics(config.service_version, config.revision, exemplars);
     tracing::debug!(first, "telemetry is running");
@@ -362,7 +365,7 @@ mod tests {
     #[test]
     fn lines_in_a_span_carry_its_trace() {
         let kept = for_tests();
-        let trace = tracing::info_span!("test").in_scope(|| {
+        let trace = Span::root(SpanKind::Internal, "test").in_scope(|| {
             tracing::info!(target: "paygauge", marker = "inside-of-a-span", "here");
             current_trace_id().expect("a span has a trace")
         });

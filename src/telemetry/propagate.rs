@@ -9,10 +9,8 @@ use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::traces;
+use super::traces::{self, Span};
 
 const TRACEPARENT: &str = "traceparent";
 /// In which the answer to a request names its trace.
@@ -77,14 +75,17 @@ fn is_exact(value: &str) -> bool {
 /// Links `span` to the caller's, if the headers name one.
 pub fn link_caller(span: &Span, headers: &HeaderMap) {
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
-    span.add_link_with_attributes(caller.span().span_context().clone(), vec![kind(Link::Caller)]);
+    let caller = caller.span().span_context().clone();
+    if caller.is_valid() {
+        span.link(caller, kind(Link::Caller));
+    }
 }
 
 /// Links the span being worked in to the root of a trace that is stored on a row.
 pub fn link(stored: Option<&str>, why: Link) {
     let root = stored.and_then(root_of).filter(|root| current().is_none_or(|own| own.trace_id() != root.trace_id()));
     if let Some(root) = root {
-        traces::current().span().add_link(root, vec![kind(why)]);
+        Span::current().link(root, kind(why));
     }
 }
 
@@ -125,6 +126,7 @@ pub fn current_trace_id() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::SpanKind;
     use crate::telemetry::traces::tests::spans_of;
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -137,7 +139,7 @@ mod tests {
     }
 
     fn links_of(value: &str) -> (String, Vec<String>) {
-        let spans = spans_of(|| link_caller(&tracing::info_span!("test"), &headers(value)));
+        let spans = spans_of(|| link_caller(&Span::root(SpanKind::Server, "test"), &headers(value)));
         let span = spans.first().expect("a span");
         let links = span.links.iter().map(|link| {
             format!("{} {} {}", link.span_context.trace_id(), link.span_context.span_id(), link.attributes[0].value)
@@ -173,8 +175,8 @@ mod tests {
     fn a_stored_trace_leads_to_its_root_and_nonsense_to_nothing() {
         let mut stored = None;
         let spans = spans_of(|| {
-            tracing::info_span!("first").in_scope(|| stored = current_trace_id());
-            tracing::info_span!("second").in_scope(|| {
+            Span::root(SpanKind::Internal, "first").in_scope(|| stored = current_trace_id());
+            Span::root(SpanKind::Internal, "second").in_scope(|| {
                 link(stored.as_deref(), Link::Order);
                 link(current_trace_id().as_deref(), Link::Confirm);
                 for nonsense in [None, Some(""), Some("kim@example.com"), Some("0"), Some(&"0".repeat(32))] {
@@ -194,7 +196,7 @@ mod tests {
     fn an_answer_names_its_trace_and_outside_of_a_span_there_is_none() {
         assert!(traceresponse().is_none() && current_trace_id().is_none());
         let spans = spans_of(|| {
-            tracing::info_span!("test").in_scope(|| {
+            Span::root(SpanKind::Internal, "test").in_scope(|| {
                 let told = traceresponse().expect("a trace");
                 let told = told.to_str().expect("text");
                 assert!(is_exact(told) && told.contains(&current_trace_id().expect("a trace")), "{told}");

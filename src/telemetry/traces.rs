@@ -4,21 +4,22 @@
 //! enough to link to the root of that trace. Spans carry ids, words of closed vocabularies and durations; events stay
 //! in the log, which masks.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use opentelemetry::trace::{SpanId, Status, TraceContextExt as _, TraceId, TracerProvider as _};
+pub use opentelemetry::trace::SpanKind;
+use opentelemetry::trace::{
+    SpanBuilder, SpanContext, SpanId, Status, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _,
+};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, Sampler, SdkTracerProvider, SpanExporter as _};
-use tracing::{Level, Subscriber};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::Layer as _;
-use tracing_subscriber::registry::LookupSpan;
+use opentelemetry_sdk::trace::{
+    IdGenerator, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider, SpanExporter as _,
+};
 
 use super::exemplars::Store;
 use super::labels::{Operation, OperationOutcome};
@@ -28,6 +29,8 @@ use super::{TelemetryConfig, TelemetryError, export};
 /// How long the exporter itself waits for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Room for what most spans tell.
+const USUAL_ATTRIBUTES: usize = 8;
 /// Shorter waits are none.
 const WORTH_TELLING: Duration = Duration::from_millis(1);
 
@@ -118,23 +121,6 @@ fn traces_url(endpoint: &str) -> String {
     if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
 }
 
-/// Makes OpenTelemetry's spans from ours.
-pub(super) fn layer<S>(tracers: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S>
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    tracing_opentelemetry::layer()
-        .with_tracer(tracers.tracer("paygauge"))
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_tracked_inactivity(false)
-        // It would cost each poll of each span more than `current` costs where somebody asks.
-        .with_context_activation(false)
-        // Spans whatever the log filter says, or lines would lose their trace; events stay in the log, which masks.
-        .with_filter(filter_fn(|of| of.is_span() && *of.level() <= Level::INFO && of.target().starts_with("paygauge")))
-}
-
 /// Random ids, of which a root's span id is the second half of its trace id.
 #[derive(Debug, Default)]
 struct Ids(RandomIdGenerator);
@@ -160,26 +146,89 @@ impl IdGenerator for Ids {
     }
 }
 
+/// What makes this process's spans; none without tracing.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+tokio::task_local! {
+    /// Whose span is last is being worked in.
+    static CURRENT: Context;
+}
+
+/// Makes this the one that makes spans; the first stays it.
+pub(super) fn set_of_this_process(tracers: &SdkTracerProvider) {
+    let _first = TRACER.set(tracers.tracer("paygauge"));
+}
+
+/// A piece of work as a trace shows it. Clones are the same span; it ends when the last of them is dropped.
+///
+/// It is the current one of what runs in its [`scope`](Self::scope), and nowhere else: what is spawned takes its span
+/// along.
+#[derive(Debug, Clone)]
+pub struct Span(Context);
+
+impl Span {
+    /// Begins a part of the span being worked in; outside of any, a trace of its own.
+    #[must_use]
+    pub fn begin(kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Self {
+        Self::begin_in(&current(), kind, name.into())
+    }
+
+    /// Begins a trace of its own, whatever is being worked in.
+    #[must_use]
+    pub fn root(kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Self {
+        Self::begin_in(&Context::new(), kind, name.into())
+    }
+
+    /// The span being worked in.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(current())
+    }
+
+    fn begin_in(parent: &Context, kind: SpanKind, name: Cow<'static, str>) -> Self {
+        let Some(tracer) = tracer() else { return Self(Context::new()) };
+        let attributes = Vec::with_capacity(USUAL_ATTRIBUTES);
+        let builder = SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes);
+        Self(Context::new().with_span(tracer.build_with_context(builder, parent)))
+    }
+
+    /// Says something about it.
+    pub fn tell(&self, key: &'static str, value: impl Into<Value>) {
+        self.0.span().set_attribute(KeyValue::new(key, value));
+    }
+
+    /// Work that is done in this span.
+    pub fn scope<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.0.clone(), work)
+    }
+
+    /// Does something in this span at once.
+    pub fn in_scope<T>(&self, act: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.0.clone(), act)
+    }
+
+    /// Links it to another one.
+    pub(super) fn link(&self, to: SpanContext, why: KeyValue) {
+        self.0.span().add_link(to, vec![why]);
+    }
+}
+
+#[cfg(not(test))]
+fn tracer() -> Option<&'static SdkTracer> {
+    TRACER.get()
+}
+
+#[cfg(test)]
+use self::tests::tracer;
+
 /// The span being worked in; an invalid one outside of any.
 pub(super) fn current() -> Context {
-    tracing::Span::current().context()
+    CURRENT.try_with(Context::clone).unwrap_or_default()
 }
 
 /// Says something about the span being worked in.
 fn tell(key: &'static str, value: impl Into<Value>) {
     current().span().set_attribute(KeyValue::new(key, value));
-}
-
-/// The root span of an item of a worker: a trace of its own, whatever is being worked in.
-#[must_use]
-pub fn item(name: &'static str) -> tracing::Span {
-    tracing::info_span!(parent: None, "worker.item", otel.name = name)
-}
-
-/// The root span of a transaction that takes the orders of several requests: it belongs to none of them.
-#[must_use]
-pub fn together() -> tracing::Span {
-    tracing::info_span!(parent: None, "orders.together", otel.name = "orders together")
 }
 
 /// A request that the span being worked in sends to a PG: its route without ids, and the server.

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use self::gauges::Gauges;
 use crate::app::{App, Readiness};
@@ -25,7 +24,7 @@ use crate::db::DbError;
 use crate::payments::{expire, recovery, sales, webhook};
 use crate::telemetry::facts::{self, Fact};
 use crate::telemetry::labels::{Task, TickResult};
-use crate::telemetry::{canonical, current_trace_id, record, traces};
+use crate::telemetry::{Span, SpanKind, canonical, current_trace_id, record, traces};
 
 /// How long a task rests after the database failed it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -150,12 +149,8 @@ async fn or_failed(task: Task, round: impl Future<Output = TickResult>) -> TickR
 impl Worker {
     /// One round of a task, in a trace of its own.
     async fn tick(&self, task: Task, work: impl AsyncFn(&Arc<App>) -> Result<usize, DbError>) {
-        let span = tracing::info_span!(
-            parent: None,
-            "worker.round",
-            otel.name = %format_args!("worker {task}"),
-            payments.worker.task = task.as_str(),
-        );
+        let span = Span::root(SpanKind::Internal, format!("worker {task}"));
+        span.tell("payments.worker.task", task.as_str());
         let (began, worked) = (Instant::now(), AtomicUsize::new(0));
         let round = async {
             match work(&self.app).await {
@@ -175,7 +170,7 @@ impl Worker {
                 }
             }
         };
-        let result = or_failed(task, canonical::round(task, round).instrument(span.clone())).await;
+        let result = or_failed(task, span.scope(canonical::round(task, round))).await;
         if result == TickResult::Failed {
             span.in_scope(|| traces::failed("error"));
         }

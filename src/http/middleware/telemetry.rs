@@ -11,13 +11,13 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::{Instrument as _, Level, Span};
+use tracing::Level;
 use uuid::Uuid;
 
 use crate::telemetry::canonical::{self, Ending, Kind, Line, millis};
 use crate::telemetry::labels::{HttpMethod, Label as _, RouteLabel, StatusLabel};
 use crate::telemetry::ledger::Ledger;
-use crate::telemetry::{propagate, record, traces};
+use crate::telemetry::{Span, SpanKind, propagate, record, traces};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -83,22 +83,17 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
         cause: None,
         _active: record::http_active(method),
     };
-    let mut response = ledger.scope(next.run(request)).instrument(span).await;
+    let mut response = span.scope(ledger.scope(next.run(request))).await;
     canonical.answered(&mut response);
     response
 }
 
 fn server_span(method: HttpMethod, route: RouteLabel, request_id: &RequestId) -> Span {
-    tracing::info_span!(
-        "http_request",
-        otel.name = %format_args!("{method} {}", route.text()),
-        otel.kind = "server",
-        http.request.method = method.as_str(),
-        http.route = route.text(),
-        http.response.status_code = tracing::field::Empty,
-        payments.problem.code = tracing::field::Empty,
-        request_id = request_id.as_str(),
-    )
+    let span = Span::root(SpanKind::Server, format!("{method} {}", route.text()));
+    span.tell("http.request.method", method.as_str());
+    span.tell("http.route", route.text());
+    span.tell("request_id", request_id.as_str().to_owned());
+    span
 }
 
 /// What is told of one request when it is over, however it ends.
@@ -157,9 +152,9 @@ impl Canonical {
     }
 
     fn finish_span(&self) {
-        self.span.record("http.response.status_code", self.status);
+        self.span.tell("http.response.status_code", i64::from(self.status));
         if let Some(code) = self.code {
-            self.span.record("payments.problem.code", code.0);
+            self.span.tell("payments.problem.code", code.0);
         }
         if self.status >= INTERNAL_SERVER_ERROR {
             traces::failed(self.code.map_or(self.ending.as_str(), |code| code.0));

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::{Place, PlaceError, together};
 use crate::app::App;
@@ -24,7 +23,7 @@ use crate::domain::ids::ProductId;
 use crate::queues::{self, Entered, Ticket, Verdict, Wanted};
 use crate::telemetry::labels::Step;
 use crate::telemetry::propagate::{self, Link};
-use crate::telemetry::{ledger, traces};
+use crate::telemetry::{Span, SpanKind, ledger};
 
 /// How an order goes on.
 pub(super) enum Way {
@@ -103,7 +102,9 @@ impl Drop for Turn {
             && let Ok(runtime) = Handle::try_current()
         {
             let (app, product) = (Arc::clone(&self.app), self.product);
-            self.app.tasks.spawn_on(take(app, product).instrument(traces::together()), &runtime);
+            // It belongs to none of the requests whose orders it takes.
+            let together = Span::root(SpanKind::Internal, "orders together");
+            self.app.tasks.spawn_on(together.scope(take(app, product)), &runtime);
         }
     }
 }

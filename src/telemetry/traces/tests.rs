@@ -1,22 +1,30 @@
 //! What our spans become: ids, roots, errors; and that events do not.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
-use tracing_subscriber::layer::SubscriberExt as _;
+use opentelemetry_sdk::trace::{self as sdk, SpanData, SpanProcessor};
 
 use super::*;
-use crate::telemetry::LogFormat;
-use crate::telemetry::logs::{LogLayer, MemorySink, Sink};
 use crate::telemetry::propagate::current_trace_id;
+
+thread_local! {
+    /// What makes the spans of this test.
+    static OWN: RefCell<Option<SdkTracer>> = const { RefCell::new(None) };
+}
+
+/// The test's own tracer, or else the process's.
+pub(super) fn tracer() -> Option<SdkTracer> {
+    OWN.with_borrow(Clone::clone).or_else(|| TRACER.get().cloned())
+}
 
 /// Remembers every span that ended.
 #[derive(Debug, Clone, Default)]
 pub(in crate::telemetry) struct Ended(Arc<Mutex<Vec<SpanData>>>);
 
 impl SpanProcessor for Ended {
-    fn on_start(&self, _span: &mut Span, _context: &Context) {}
+    fn on_start(&self, _span: &mut sdk::Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         self.0.lock().expect("spans").push(span);
@@ -36,21 +44,14 @@ pub(in crate::telemetry) fn spans_of(act: impl FnOnce()) -> Vec<SpanData> {
     let ended = Ended::default();
     let builder = SdkTracerProvider::builder().with_id_generator(Ids::default());
     let tracers = builder.with_span_processor(ended.clone()).build();
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer(&tracers)), act);
+    OWN.set(Some(tracers.tracer("test")));
+    act();
+    OWN.set(None);
     std::mem::take(&mut *ended.0.lock().expect("spans"))
 }
 
-fn config(traces: TracesConfig) -> TelemetryConfig {
-    TelemetryConfig {
-        log_format: LogFormat::Human,
-        log_filter: "info".to_owned(),
-        traces,
-        service_version: "0.0.0-test",
-        revision: "unknown",
-        environment: "test".to_owned(),
-        role: "all",
-        parts: crate::telemetry::Parts::ALL,
-    }
+fn of(name: &'static str) -> Span {
+    Span::begin(SpanKind::Internal, name)
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn the_receivers_base_url_gets_the_path_of_traces() {
 fn the_root_of_a_trace_is_found_by_the_traces_id_alone() {
     let mut traces = Vec::new();
     for _ in 0..3 {
-        let spans = spans_of(|| tracing::info_span!("root").in_scope(|| tracing::info_span!("child").in_scope(|| ())));
+        let spans = spans_of(|| of("root").in_scope(|| drop(of("child"))));
         let [child, root] = spans.as_slice() else { panic!("two spans: {spans:?}") };
         let trace = root.span_context.trace_id().to_string();
         assert!(trace.ends_with(&root.span_context.span_id().to_string()), "{root:?}");
@@ -79,8 +80,8 @@ fn the_root_of_a_trace_is_found_by_the_traces_id_alone() {
 #[test]
 fn an_item_is_a_root_of_its_own_and_a_doubt_is_an_error_where_a_no_is_none() {
     let spans = spans_of(|| {
-        tracing::info_span!("round").in_scope(|| {
-            item("recover payment").in_scope(|| {
+        of("round").in_scope(|| {
+            Span::root(SpanKind::Internal, "recover payment").in_scope(|| {
                 about_payment(&"pay_1");
                 ended(Operation::Recover, OperationOutcome::Unknown);
             });
@@ -97,24 +98,36 @@ fn an_item_is_a_root_of_its_own_and_a_doubt_is_an_error_where_a_no_is_none() {
 }
 
 #[test]
-fn a_span_has_a_trace_even_when_no_line_is_wanted_and_events_stay_in_the_log() {
-    let tracers = provider(&config(TracesConfig::none()), Arc::default()).expect("no endpoint");
-    let lines = MemorySink::default();
-    let silent = LogLayer::new(&config(TracesConfig::none()), Sink::Memory(lines.clone()));
-    let silent = silent.with_filter(tracing_subscriber::filter::LevelFilter::OFF);
-    let subscriber = tracing_subscriber::registry().with(layer(&tracers)).with(silent);
-    tracing::subscriber::with_default(subscriber, || {
-        tracing::info_span!("test").in_scope(|| {
-            tracing::error!(target: "paygauge", "nobody reads this");
-            assert!(current_trace_id().is_some());
-        });
-    });
-    assert!(lines.lines().is_empty());
+fn a_span_ends_with_its_last_clone_and_lines_are_none_of_it() {
     let spans = spans_of(|| {
-        tracing::info_span!("x", otel.name = "GET /v1/products").in_scope(|| tracing::error!("an event"));
-        tracing::debug_span!("too fine").in_scope(|| ());
-        tracing::info_span!(target: "hyper", "not ours").in_scope(|| ());
+        let (span, kept) = {
+            let span = Span::root(SpanKind::Server, "GET /v1/products");
+            (span.clone(), span)
+        };
+        span.in_scope(|| tracing::error!("an event"));
+        drop(span);
+        kept.tell("told.late", true);
     });
     let [span] = spans.as_slice() else { panic!("one span: {spans:?}") };
-    assert!(span.name == "GET /v1/products" && span.events.is_empty() && span.status == Status::Unset, "{span:?}");
+    assert_eq!(
+        (span.name.as_ref(), &span.span_kind, &span.status),
+        ("GET /v1/products", &SpanKind::Server, &Status::Unset)
+    );
+    assert!(span.events.is_empty() && span.attributes == [KeyValue::new("told.late", true)], "{span:?}");
+}
+
+#[tokio::test]
+async fn what_is_spawned_takes_its_span_along_or_has_none() {
+    let _telemetry = crate::telemetry::for_tests();
+    let span = of("request");
+    let (own, taken, lost) = span
+        .scope(async {
+            let taken = tokio::spawn(Span::current().scope(async { current_trace_id() }));
+            let lost = tokio::spawn(async { current_trace_id() });
+            tokio::task::yield_now().await;
+            (current_trace_id(), taken.await.expect("it runs"), lost.await.expect("it runs"))
+        })
+        .await;
+    assert!(own.is_some() && own == taken && lost.is_none(), "{own:?} {taken:?} {lost:?}");
+    assert_eq!(current_trace_id(), None);
 }
