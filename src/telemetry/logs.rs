@@ -2,7 +2,8 @@
 //!
 //! Every line carries the trace and span it belongs to, taken from the active OpenTelemetry context. Fields of the
 //! event stand at the top level; a field that would hide one of ours gets an underscore behind its name. What the
-//! caller wrote passes the tripwire in `redact`. A line that cannot be written is lost rather than waited for.
+//! caller wrote passes the tripwire in `redact`; words of closed vocabularies and figures, which make up most of a
+//! canonical line, have no text of anybody. A line that cannot be written is lost rather than waited for.
 
 mod sink;
 
@@ -73,28 +74,29 @@ impl LogLayer {
             json: self.format == LogFormat::Json,
             value_bytes: if is_ours(event.metadata().target()) { VALUE_BYTES } else { FOREIGN_VALUE_BYTES },
             message: String::new(),
-            // Grown piece by piece it would be moved several times.
-            rest: String::with_capacity(LINE_BYTES),
+            // Grown piece by piece they would be moved several times.
+            texts: String::with_capacity(LINE_BYTES / 2),
+            ours: String::with_capacity(LINE_BYTES),
         };
         event.record(&mut fields);
         canonical::each(|name, value| fields.pair(name, value));
-        let (head, tail) = match self.format {
+        let (head, texts) = match self.format {
             LogFormat::Json => self.json(event, &fields, ids.as_ref()),
             LogFormat::Human => human(event, &fields, ids.as_ref()),
         };
         let mut line = head.into_bytes();
-        line.reserve(tail.len() + 1);
-        let json = fields.json;
-        match redact::redact(tail.as_bytes(), json, record::log_redaction) {
+        line.reserve(texts.len() + fields.ours.len() + 2);
+        match redact::redact(texts.as_bytes(), fields.json, record::log_redaction) {
             Some(clean) => line.extend_from_slice(&clean),
-            None => line.extend_from_slice(tail.as_bytes()),
+            None => line.extend_from_slice(texts.as_bytes()),
         }
-        line.push(b'\n');
+        line.extend_from_slice(fields.ours.as_bytes());
+        line.extend_from_slice(if fields.json { b"}\n" } else { b"\n" });
         line
     }
 
-    /// The part that we wrote, and the part that the caller did. Only the second can hold what must not be there;
-    /// scanning ids would now and then take one for a card number.
+    /// What stands before the event's fields, and those that hold texts. Only the second can hold what must not be
+    /// there; scanning ids would now and then take one for a card number.
     fn json(&self, event: &Event<'_>, fields: &Fields, ids: Option<&SpanContext>) -> (String, String) {
         let metadata = event.metadata();
         let mut head = String::with_capacity(HEAD_BYTES + self.constants.len());
@@ -106,12 +108,11 @@ impl LogLayer {
             append(&mut head, format_args!(r#","trace_id":"{trace}","span_id":"{span}""#));
         }
         head.push_str(&self.constants);
-        let mut tail = String::with_capacity(fields.message.len() + fields.rest.len() + 16);
-        tail.push_str(r#","msg":"#);
-        push_json(&mut tail, &fields.message);
-        tail.push_str(&fields.rest);
-        tail.push('}');
-        (head, tail)
+        let mut texts = String::with_capacity(fields.message.len() + fields.texts.len() + 16);
+        texts.push_str(r#","msg":"#);
+        push_json(&mut texts, &fields.message);
+        texts.push_str(&fields.texts);
+        (head, texts)
     }
 }
 
@@ -135,7 +136,7 @@ fn human(event: &Event<'_>, fields: &Fields, ids: Option<&SpanContext>) -> (Stri
     }
     // A line break in a message would let a caller forge a second line.
     let message = fields.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
-    (head, format!(" {message}{}", fields.rest))
+    (head, format!(" {message}{}", fields.texts))
 }
 
 fn now() -> String {
@@ -162,51 +163,61 @@ struct Fields {
     /// A longer text is cut.
     value_bytes: usize,
     message: String,
-    rest: String,
+    /// What anybody may have written.
+    texts: String,
+    /// Words of closed vocabularies, counts and durations of a canonical line.
+    ours: String,
 }
 
 impl Fields {
-    fn name(&mut self, name: &str) {
-        let clash = if OWN_FIELDS.contains(&name) { "_" } else { "" };
-        if self.json {
-            // Names are ours or a crate's identifiers: nothing in them needs escaping.
-            self.rest.extend([",\"", name, clash, "\":"]);
-        } else {
-            append(&mut self.rest, format_args!(" {name}{clash}="));
-        }
-    }
-
     fn bare(&mut self, name: &str, value: impl fmt::Display) {
-        self.name(name);
-        append(&mut self.rest, format_args!("{value}"));
+        push_bare(&mut self.texts, self.json, name, value);
     }
 
     fn text(&mut self, name: &str, value: &str) {
         if name == "message" {
             self.message.push_str(cut(value, VALUE_BYTES));
-            return;
-        }
-        let cut = cut(value, self.value_bytes);
-        self.name(name);
-        if self.json {
-            push_json(&mut self.rest, cut);
-        } else if cut.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\'))
-            || cut.is_empty()
-        {
-            append(&mut self.rest, format_args!("{cut:?}"));
         } else {
-            self.rest.push_str(cut);
+            push_text(&mut self.texts, self.json, name, cut(value, self.value_bytes));
         }
     }
 
     /// A field of a canonical line.
     fn pair(&mut self, name: &str, value: &Value) {
         match value {
-            Value::Word(word) => self.text(name, word),
             Value::Text(text) => self.text(name, text),
-            Value::Whole(number) => self.bare(name, number),
-            Value::Millis(millis) => self.bare(name, millis),
+            Value::Word(word) => push_text(&mut self.ours, self.json, name, word),
+            Value::Whole(number) => push_bare(&mut self.ours, self.json, name, number),
+            Value::Millis(millis) => push_bare(&mut self.ours, self.json, name, millis),
         }
+    }
+}
+
+fn push_name(to: &mut String, json: bool, name: &str) {
+    let clash = if OWN_FIELDS.contains(&name) { "_" } else { "" };
+    if json {
+        // Names are ours or a crate's identifiers: nothing in them needs escaping.
+        to.extend([",\"", name, clash, "\":"]);
+    } else {
+        to.extend([" ", name, clash, "="]);
+    }
+}
+
+fn push_bare(to: &mut String, json: bool, name: &str, value: impl fmt::Display) {
+    push_name(to, json, name);
+    append(to, format_args!("{value}"));
+}
+
+fn push_text(to: &mut String, json: bool, name: &str, value: &str) {
+    push_name(to, json, name);
+    if json {
+        push_json(to, value);
+    } else if value.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\'))
+        || value.is_empty()
+    {
+        append(to, format_args!("{value:?}"));
+    } else {
+        to.push_str(value);
     }
 }
 
