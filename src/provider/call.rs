@@ -213,7 +213,7 @@ impl Door {
         if let Some(status) = exchange.http_status {
             span.tell("http.response.status_code", i64::from(status));
         }
-        if let Some(code) = &exchange.code {
+        if let Some(code) = exchange.code.as_ref().filter(|code| facts::is_word(code)) {
             span.tell("payments.pg.code", code.clone());
         }
         if let Some(id) = exchange.provider_trace_id.as_ref().filter(|id| facts::is_word(id)) {

@@ -26,6 +26,8 @@ pub(super) const BUFFERED_SPANS_MAX: usize = 16_384;
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
 /// Verdicts that are remembered for spans that end after their root.
 const VERDICTS_MAX: usize = 4_096;
+/// Room for the spans that most traces have: moved from room to room they cost more than they do otherwise.
+const USUAL_SPANS: usize = 8;
 /// Values of one trace that can become exemplars.
 const OFFERS_MAX: usize = 64;
 /// How many of the oldest traces are looked at to find one to give up.
@@ -74,11 +76,17 @@ struct Buffer {
 }
 
 /// A trace whose root has not ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     spans: Vec<SpanData>,
     offers: Vec<Offer>,
     has_error: bool,
+}
+
+impl Open {
+    fn new() -> Self {
+        Self { spans: Vec::with_capacity(USUAL_SPANS), offers: Vec::new(), has_error: false }
+    }
 }
 
 /// What was decided about a trace, for those who come late.
@@ -227,14 +235,14 @@ impl Buffer {
             }
             self.oldest.push_back((trace, Instant::now()));
         }
-        self.open.entry(trace).or_default()
+        self.open.entry(trace).or_insert_with(Open::new)
     }
 
     /// Makes room by one of the oldest traces in which nothing has failed so far; `false` if there is none.
     fn give_up_an_ordinary_one(&mut self) -> bool {
         let is_ordinary = |(trace, _): &&(TraceId, Instant)| self.open.get(trace).is_some_and(|open| !open.has_error);
         let Some(&(trace, _)) = self.oldest.iter().take(LOOKED_AT).find(is_ordinary) else { return false };
-        let given_up = self.open.remove(&trace).unwrap_or_default();
+        let Some(given_up) = self.open.remove(&trace) else { return false };
         self.spans -= given_up.spans.len();
         count(SpanResult::QueueFull, given_up.spans.len());
         c::TRACES.of((TraceDecision::Overflow,)).increment(1);

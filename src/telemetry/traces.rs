@@ -150,7 +150,7 @@ impl IdGenerator for Ids {
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 tokio::task_local! {
-    /// Whose span is last is being worked in.
+    /// The span being worked in.
     static CURRENT: Context;
 }
 

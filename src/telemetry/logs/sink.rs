@@ -10,7 +10,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 /// Lines waiting for a slow reader of standard output; more are dropped.
 const WAITING_LINES_MAX: usize = 16_384;
 /// How long lines are gathered, and how much is written at once.
-const GATHER_FOR: Duration = Duration::from_millis(5);
+const GATHER_FOR: Duration = Duration::from_millis(25);
 const GATHERED_BYTES: usize = 64 * 1024;
 /// How many lines a memory sink keeps.
 const MEMORY_LINES: usize = 50_000;
