@@ -26,7 +26,7 @@ pub(super) const BUFFERED_SPANS_MAX: usize = 16_384;
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
 /// Verdicts that are remembered for spans that end after their root.
 const VERDICTS_MAX: usize = 4_096;
-/// Room for the spans that most traces have: moved from room to room they cost more than they do otherwise.
+/// Room for the spans that most traces have, so that they are not moved while their number grows.
 const USUAL_SPANS: usize = 8;
 /// Values of one trace that can become exemplars.
 const OFFERS_MAX: usize = 64;
