@@ -6,7 +6,10 @@
 //! are medians of the differences and ratios to everything off of the same round, with their quartiles. The number to
 //! trust is CPU per flow: throughput on a shared machine is weather.
 //!
-//! `PAYGAUGE_BENCH_ROUNDS` (30) and `PAYGAUGE_BENCH_FLOWS` (120 a turn) make it longer or shorter.
+//! `PAYGAUGE_BENCH_ROUNDS` (30) and `PAYGAUGE_BENCH_FLOWS` (120 a turn) make it longer or shorter. `PAYGAUGE_BENCH_MODES`
+//! (`0,3`: by their place in [`MODES`]) leaves modes out, for more rounds in the same time; the first is what the others are
+//! compared with. `PAYGAUGE_BENCH_DISK=no` has a PostgreSQL that waits for no disk: its waits are most of what one
+//! turn differs from the next by, and without them telemetry is a greater part of the work, so the ratio is a lower bound.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -61,6 +64,8 @@ const MODES: [Mode; 5] = [
 struct Run {
     flows_per_second: f64,
     cpu_us_per_flow: f64,
+    /// Of all that ran on the machine.
+    machine_us_per_flow: f64,
     rss_mib: f64,
 }
 
@@ -70,8 +75,9 @@ fn main() {
         return;
     }
     let data = std::env::temp_dir().join(format!("paygauge-bench-{}", std::process::id()));
+    let waits_for_disk = std::env::var("PAYGAUGE_BENCH_DISK").map_or(true, |text| text != "no");
     let options = Options {
-        lifetime: Lifetime::Kept(data.clone()),
+        lifetime: if waits_for_disk { Lifetime::Kept(data.clone()) } else { Lifetime::Throwaway },
         bin_dir: std::env::var_os("PG_BIN_DIR").map(PathBuf::from),
         search_path: std::env::var_os("PATH"),
     };
@@ -79,30 +85,35 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(measure(&cluster));
     cluster.stop().expect("its end");
-    std::fs::remove_dir_all(data).expect("ours");
+    if waits_for_disk {
+        std::fs::remove_dir_all(data).expect("ours");
+    }
 }
 
 async fn measure(cluster: &Cluster) {
     drop(rustls::crypto::ring::default_provider().install_default());
     let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"));
     let (rounds, flows) = (number("PAYGAUGE_BENCH_ROUNDS", 30), number("PAYGAUGE_BENCH_FLOWS", 120));
+    let modes: Vec<Mode> = std::env::var("PAYGAUGE_BENCH_MODES").map_or(MODES.to_vec(), |places| {
+        places.split(',').map(|place| MODES[place.parse::<usize>().expect("a place in the list")]).collect()
+    });
     let receiver = receiver().await;
     let mut benches = Vec::new();
-    for mode in MODES {
+    for &mode in &modes {
         let bench = Bench::begin(cluster, mode, &receiver).await;
         bench.shop.flows(WARM_UP).await;
         benches.push(bench);
     }
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); MODES.len()];
+    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); modes.len()];
     for round in 0..rounds {
-        let forwards: Vec<usize> = (0..MODES.len()).collect();
+        let forwards: Vec<usize> = (0..modes.len()).collect();
         let order: Vec<usize> = if round % 2 == 0 { forwards } else { forwards.into_iter().rev().collect() };
         for mode in order {
             let run = benches[mode].run(flows).await;
             eprintln!(
                 "round {:>2}/{rounds}  {:<24} {:>7.1} flows/s  {:>7.0} µs CPU/flow  {:>6.1} MiB",
                 round + 1,
-                MODES[mode].name,
+                modes[mode].name,
                 run.flows_per_second,
                 run.cpu_us_per_flow,
                 run.rss_mib
@@ -110,21 +121,26 @@ async fn measure(cluster: &Cluster) {
             runs[mode].push(run);
         }
     }
-    report(&runs, flows);
+    report(&modes, &runs, flows);
 }
 
-fn report(runs: &[Vec<Run>], flows: usize) {
+fn report(modes: &[Mode], runs: &[Vec<Run>], flows: usize) {
     println!("\n{} rounds of {flows} flows (order, confirm, cancel), {CLIENTS} clients\n", runs[0].len());
     println!(
-        "| telemetry | flows/s | of off | quartiles | CPU µs/flow | more than off, per operation | quartiles | RSS |"
+        "| telemetry | flows/s | of off | quartiles | mean | CPU µs/flow | more than off, per operation | quartiles | mean \
+         | machine, µs/flow | of off | RSS |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
-    for (mode, of_mode) in MODES.iter().zip(runs) {
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    for (mode, of_mode) in modes.iter().zip(runs) {
         let pairs = || of_mode.iter().zip(&runs[0]);
         let speed = sorted(pairs().map(|(on, off)| on.flows_per_second / off.flows_per_second));
         let more = sorted(pairs().map(|(on, off)| (on.cpu_us_per_flow - off.cpu_us_per_flow) / 3.0));
+        let machine = sorted(pairs().map(|(on, off)| on.machine_us_per_flow / off.machine_us_per_flow));
+        let (speed_mean, speed_error) = mean(&speed);
+        let (more_mean, more_error) = mean(&more);
         println!(
-            "| {} | {:.0} | {:.3} | {:.3}–{:.3} | {:.0} | {:+.0} µs | {:+.0}–{:+.0} µs | {:.0} MiB |",
+            "| {} | {:.0} | {:.3} | {:.3}–{:.3} | {speed_mean:.3} ± {speed_error:.3} | {:.0} | {:+.0} µs | {:+.0}–{:+.0} µs \
+             | {more_mean:+.0} ± {more_error:.0} µs | {:.0} | {:.3} | {:.0} MiB |",
             mode.name,
             at(&sorted(of_mode.iter().map(|run| run.flows_per_second)), 0.5),
             at(&speed, 0.5),
@@ -134,6 +150,8 @@ fn report(runs: &[Vec<Run>], flows: usize) {
             at(&more, 0.5),
             at(&more, 0.25),
             at(&more, 0.75),
+            at(&sorted(of_mode.iter().map(|run| run.machine_us_per_flow)), 0.5),
+            at(&machine, 0.5),
             of_mode.last().map_or(0.0, |run| run.rss_mib),
         );
     }
@@ -162,16 +180,26 @@ impl Bench {
     }
 
     async fn run(&self, flows: usize) -> Run {
-        let (cpu, started) = (self.server.cpu(), Instant::now());
+        let (cpu, machine, started) = (self.server.cpu(), machine_cpu(), Instant::now());
         self.shop.flows(flows).await;
-        let (elapsed, cpu) = (started.elapsed(), self.server.cpu() - cpu);
+        let (elapsed, cpu, machine) = (started.elapsed(), self.server.cpu() - cpu, machine_cpu() - machine);
         let per_flow = 1.0 / flows as f64;
         Run {
             flows_per_second: flows as f64 / elapsed.as_secs_f64(),
             cpu_us_per_flow: cpu.as_secs_f64() * 1e6 * per_flow,
+            machine_us_per_flow: machine.as_secs_f64() * 1e6 * per_flow,
             rss_mib: self.server.rss_mib(),
         }
     }
+}
+
+/// Processor time of everything on this machine so far, in hundredths of a second.
+fn machine_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").expect("its state");
+    let spent = stat.lines().next().expect("the sum").split_ascii_whitespace().skip(1);
+    // user, nice, system, idle, waiting for disks, interrupts: proc_stat(5).
+    let busy = spent.take(7).enumerate().filter(|(place, _)| !matches!(place, 3 | 4));
+    busy.map(|(_, ticks)| Duration::from_millis(10 * ticks.parse::<u64>().expect("ticks"))).sum()
 }
 
 fn config(cluster: &Cluster, name: &str) -> DbConfig {
@@ -342,6 +370,14 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
+}
+
+/// The mean and its standard error.
+fn mean(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
 }
 
 /// What so great a part of the values is not above.

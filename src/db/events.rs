@@ -174,6 +174,7 @@ fn stage(seq: i32, subject: Subject) -> Option<FunnelStage> {
 
 async fn was_paid(conn: &Conn, order: OrderId) -> Result<bool, DbError> {
     let paid = events::table
+        .filter(events::order_id.eq(order))
         .filter(events::aggregate.eq("order"))
         .filter(events::aggregate_id.eq(order.uuid()))
         .filter(events::kind.eq(OrderEvent::Paid.as_str()));

@@ -16,6 +16,7 @@ pub mod known_keys;
 mod locks;
 pub mod orders;
 pub mod overview;
+pub mod partitions;
 pub mod payments;
 mod prepared;
 pub mod products;

@@ -150,7 +150,8 @@ async fn in_state(conn: &Conn) -> Result<Vec<(Aggregate, StatusWord, Backlog)>, 
          from orders where status in ('pending', 'awaiting_deposit') group by status
          union all
          select 'order', 'confirming', count(*), min(since.at) from orders o cross join lateral (
-             select max(e.occurred_at) as at from events e where e.aggregate = 'order' and e.aggregate_id = o.id
+             select max(e.occurred_at) as at from events e
+             where e.order_id = o.id and e.aggregate = 'order' and e.aggregate_id = o.id
                  and e.to_status = 'confirming' and e.from_status is distinct from 'confirming') since
          where o.status = 'confirming'
          union all
@@ -160,7 +161,8 @@ async fn in_state(conn: &Conn) -> Result<Vec<(Aggregate, StatusWord, Backlog)>, 
          where status = 'awaiting_deposit'
          union all
          select 'payment', 'reversing', count(*), min(since.at) from payments p cross join lateral (
-             select max(e.occurred_at) as at from events e where e.aggregate = 'payment' and e.aggregate_id = p.id
+             select max(e.occurred_at) as at from events e
+             where e.order_id = p.order_id and e.aggregate = 'payment' and e.aggregate_id = p.id
                  and e.to_status = 'reversing' and e.from_status is distinct from 'reversing') since
          where p.status = 'reversing'
          union all

@@ -174,7 +174,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    events (aggregate, aggregate_id, seq) {
+    events (order_id, aggregate, aggregate_id, seq) {
         id -> BigInt,
         aggregate -> Text,
         aggregate_id -> Uuid,

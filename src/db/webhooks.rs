@@ -49,14 +49,10 @@ pub struct DeliveryRow {
     pub trace_id: Option<String>,
 }
 
-/// Stores a delivery; `false` if the same one is stored already.
+/// Stores a delivery; `false` if the same one is stored already: the trigger `webhook_inbox_once` skips it then.
 pub async fn store(conn: &Conn, delivery: NewDelivery) -> Result<bool, DbError> {
     locks::takes(Rank::Delivery, delivery.id.uuid());
-    let stored = diesel::insert_into(webhook_inbox::table)
-        .values(delivery)
-        .on_conflict_do_nothing()
-        .execute(&mut &*conn)
-        .await?;
+    let stored = diesel::insert_into(webhook_inbox::table).values(delivery).execute(&mut &*conn).await?;
     Ok(stored == 1)
 }
 
@@ -111,12 +107,13 @@ pub async fn postpone(conn: &Conn, id: DeliveryId, wait: Duration) -> Result<(),
     Ok(())
 }
 
-/// Forgets read deliveries older than `retention`, the oldest first; returns how many. Waits for no lock.
-pub async fn delete_old(conn: &Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
+/// Forgets read deliveries older than `retention`, of those that lie in no week's partition; returns how many. Waits for no
+/// lock.
+pub async fn delete_strays(conn: &Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Delivery, []);
     let deleted = diesel::sql_query(
-        "delete from webhook_inbox where ctid = any (array(
-             select ctid from webhook_inbox where processed_at is not null and received_at < now() - $1
+        "delete from webhook_inbox_default where ctid = any (array(
+             select ctid from webhook_inbox_default where processed_at is not null and received_at < now() - $1
              order by received_at limit $2 for update skip locked))",
     )
     .bind::<diesel::sql_types::Interval, _>(in_future(retention))

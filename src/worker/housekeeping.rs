@@ -1,6 +1,8 @@
-//! Forgets what has served its time: answered idempotency keys and read webhooks. The history is never deleted.
+//! Makes room for what will come, and forgets what has served its time: answered idempotency keys and read webhooks. The
+//! history is never deleted.
 //!
-//! In small pieces, each a transaction of its own that waits for no lock and is cut off if it takes long, with a rest
+//! A week is forgotten by dropping its partition. Rows that lie in none, because nobody had made one in time, are deleted
+//! in small pieces, each a transaction of its own that waits for no lock and is cut off if it takes long, with a rest
 //! after each: whatever is waiting to be deleted, at most half of one connection's time goes into it.
 
 use std::collections::VecDeque;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::db::partitions::{self, Kept};
 use crate::db::{self, DbError, idempotency, webhooks};
 use crate::telemetry::labels::Tx;
 
@@ -20,24 +23,37 @@ const PIECE_LIMIT: Duration = Duration::from_secs(5);
 const ROUND_LIMIT: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy)]
-enum Served {
-    Keys,
-    Deliveries,
+enum Piece {
+    /// A partition that is over.
+    Partition(Kept),
+    /// Rows that lie in no partition of their time.
+    Strays(Kept),
 }
 
-/// Deletes piece by piece until nothing is left or the round is over; returns how many rows. The kinds take turns, and
-/// go on without one that fails: what is many or broken must not keep personal data from being forgotten.
+/// Makes the partitions to come, takes away those that are over, and deletes strays piece by piece until nothing is left or
+/// the round is over; returns how many partitions and rows went. The pieces take turns, and go on without one that
+/// fails: what is many or broken must not keep personal data from being forgotten.
 pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError> {
     let began = Instant::now();
-    let mut waiting = VecDeque::from([Served::Keys, Served::Deliveries]);
-    let (mut deleted, mut failed) = (0, None);
-    while let Some(kind) = waiting.pop_front() {
+    let made = app.db.transaction(Tx::Housekeeping, async |conn| partitions::make_next(conn).await).await;
+    let (mut gone, mut failed) = (0, made.err());
+    let mut waiting = VecDeque::from([
+        Piece::Partition(Kept::Keys),
+        Piece::Partition(Kept::Deliveries),
+        Piece::Strays(Kept::Keys),
+        Piece::Strays(Kept::Deliveries),
+    ]);
+    while let Some(piece) = waiting.pop_front() {
         let piece_began = Instant::now();
-        match piece(app, kind).await {
-            Ok(rows) => {
-                deleted += rows;
-                if rows == PIECE_ROWS {
-                    waiting.push_back(kind);
+        match take_away(app, piece).await {
+            Ok(done) => {
+                gone += done;
+                let is_more = match piece {
+                    Piece::Partition(_) => done > 0,
+                    Piece::Strays(_) => done == PIECE_ROWS,
+                };
+                if is_more {
+                    waiting.push_back(piece);
                 }
             }
             Err(error) => failed = failed.or(Some(error)),
@@ -47,17 +63,26 @@ pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError
             break;
         }
     }
-    failed.map_or(Ok(deleted), Err)
+    failed.map_or(Ok(gone), Err)
 }
 
-async fn piece(app: &App, kind: Served) -> Result<usize, DbError> {
-    let (retention, rows) = (app.settings.webhook_retention, i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX));
+async fn take_away(app: &App, piece: Piece) -> Result<usize, DbError> {
+    let (settings, rows) = (&app.settings, i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX));
     app.db
         .transaction(Tx::Housekeeping, async |conn| {
             db::limit_statements(conn, PIECE_LIMIT).await?;
-            match kind {
-                Served::Keys => idempotency::delete_expired(conn, rows).await,
-                Served::Deliveries => webhooks::delete_old(conn, retention, rows).await,
+            match piece {
+                Piece::Partition(kept) => {
+                    let age = match kept {
+                        Kept::Keys => settings.idempotency_keep,
+                        Kept::Deliveries => settings.webhook_retention,
+                    };
+                    Ok(usize::from(partitions::drop_oldest(conn, kept, age).await?.is_some()))
+                }
+                Piece::Strays(Kept::Keys) => idempotency::delete_strays(conn, rows).await,
+                Piece::Strays(Kept::Deliveries) => {
+                    webhooks::delete_strays(conn, settings.webhook_retention, rows).await
+                }
             }
         })
         .await

@@ -1,17 +1,16 @@
 //! What must stay true as the tables grow: nothing that runs all day reads a table from end to end, what has served its
-//! time goes in pieces, and sales are told without looking at orders.
+//! time goes as a whole, and sales are told without looking at orders.
 
+mod partitions;
 mod reads;
 mod sales;
 
 use paygauge::config::Settings;
 use paygauge::db::connect::DbConfig;
 use paygauge::load::seed::{SeedOptions, fill};
-use paygauge::worker::housekeeping;
 use secrecy::ExposeSecret as _;
-use tokio_util::sync::CancellationToken;
 
-use crate::support::shop::{Shop, ShopOptions, invariants_client, settings};
+use crate::support::shop::{Shop, ShopOptions, invariants_client};
 use crate::support::{database, invariants};
 
 /// A database with a history.
@@ -51,24 +50,4 @@ async fn a_seeded_history_obeys_every_rule() {
     wrong.args(["load", "seed", "--orders", "0"]).env_clear().env("DATABASE_URL", database.url.expose_secret());
     let refused = tokio::task::spawn_blocking(move || wrong.output()).await.expect("a thread").expect("it runs");
     assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_has_served_its_time_goes_in_pieces_and_all_of_it() {
-    let shop = still(seeded(4_000, 20, 40).await, settings()).await;
-    let expired = "select count(*) from idempotency_keys where expires_at < now()";
-    let read = "select count(*) from webhook_inbox where received_at < now() - interval '30 days'";
-    let rest = "select (select count(*) from idempotency_keys) + (select count(*) from webhook_inbox)";
-    let (keys, deliveries, all) = (shop.count(expired).await, shop.count(read).await, shop.count(rest).await);
-    assert!(keys > 2_000 && deliveries > 0, "more than two pieces of keys: {keys}, {deliveries}");
-    let holder = invariants_client(&shop.database).await;
-    let hold = "begin; select 1 from idempotency_keys where expires_at < now() limit 1 for update";
-    holder.batch_execute(hold).await.expect("SQL");
-    let sweep = async || housekeeping::sweep(shop.running.app(), &CancellationToken::new()).await.expect("a sweep");
-    let swept = i64::try_from(sweep().await).expect("few");
-    assert_eq!((swept, shop.count(expired).await, shop.count(read).await), (keys - 1 + deliveries, 1, 0));
-    holder.batch_execute("rollback").await.expect("SQL");
-    assert_eq!((sweep().await, sweep().await), (1, 0));
-    assert_eq!(shop.count(rest).await, all - keys - deliveries, "the others stay");
-    shop.running.stop().await;
 }

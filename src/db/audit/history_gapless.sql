@@ -6,4 +6,6 @@ from (
     union all select 'cancellation', c.id, c.order_id, c.version from cancellations c where {in c.order_id}) a
 left join lateral (
     select count(*) as events, min(e.seq) as first, max(e.seq) as last
-    from events e where e.aggregate = a.aggregate and e.aggregate_id = a.id) e on true
+    from events e where e.order_id = a.order_id and e.aggregate = a.aggregate and e.aggregate_id = a.id) e on true
+-- Older histories were taken away on purpose.
+where a.order_id >= coalesce((select order_id from history_begin), '00000000-0000-0000-0000-000000000000')

@@ -12,7 +12,7 @@ returned as (
         -- What was canceled in the PG's console was canceled of money that an order kept.
         and (c.origin = 'external' or exists (
             select 1 from events e
-            where e.aggregate = 'payment' and e.aggregate_id = c.payment_id
+            where e.order_id = c.order_id and e.aggregate = 'payment' and e.aggregate_id = c.payment_id
                 and e.from_status in ('approved', 'partially_canceled')
                 and e.detail ->> 'cancellation' = 'can_' || replace(c.id::text, '-', '')))
 ),

@@ -158,12 +158,20 @@ const SPOILED: &[(AuditRule, &str, &str)] = &[
     (
         AuditRule::HistoryOwner,
         "events",
-        "update events set order_id = '{pending}' where aggregate = 'payment' and order_id = '{partly}' and seq = 1",
+        "insert into events (aggregate, aggregate_id, seq, order_id, kind, from_status, to_status, actor)
+          select aggregate, aggregate_id, seq, '{pending}', kind, from_status, to_status, actor
+          from events where aggregate = 'payment' and order_id = '{partly}' and seq = 1",
     ),
     (
         AuditRule::KeyAnswered,
         "idempotency_keys",
         "update idempotency_keys set resource_id = gen_random_uuid() where resource_id = '{pending}'",
+    ),
+    (
+        AuditRule::KeyAnswered,
+        "idempotency_keys",
+        "insert into idempotency_keys select owner, route, key, fingerprint, status, resource_id, response_status, response_body,
+          lease_until, created_at - interval '10 days', expires_at from idempotency_keys where resource_id = '{pending}'",
     ),
     (AuditRule::WebhookWhole, "webhook_inbox", "update webhook_inbox set payload = 'x' where processed_at is not null"),
     (AuditRule::ApiKeyWhole, "api_keys", "update api_keys set hash = 'x' where role = 'secret'"),

@@ -60,7 +60,8 @@ pub fn silent<'a>(place: &str, texts: impl IntoIterator<Item = &'a String>, secr
 pub async fn stored(client: &Client, secrets: &[Secret]) -> BTreeSet<(String, String)> {
     let columns = "select format('%I.%I', c.table_schema, c.table_name), c.column_name::text, c.data_type::text \
         from information_schema.columns c join information_schema.tables t using (table_schema, table_name) \
-        where c.table_schema not in ('pg_catalog', 'information_schema') and t.table_type = 'BASE TABLE'";
+        where c.table_schema not in ('pg_catalog', 'information_schema') and t.table_type = 'BASE TABLE' \
+            and c.table_name not in (select relname from pg_class where relispartition)";
     let mut found = BTreeSet::new();
     let columns = client.query(columns, &[]).await.expect("columns");
     assert!(columns.len() > 100, "the catalogue is read: {}", columns.len());

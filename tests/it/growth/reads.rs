@@ -8,12 +8,12 @@ use chrono::{TimeDelta, Utc};
 use paygauge::config::{AuditSettings, Settings};
 use paygauge::db::connect::DbConfig;
 use paygauge::db::overview::Lead;
-use paygauge::db::{idempotency, payments, reconciliations, webhooks};
+use paygauge::db::{payments, reconciliations};
 use paygauge::domain::audit::AuditRule;
 use paygauge::domain::reconciliation::Window;
 use paygauge::payments::audit::rounds::Auditor;
 use paygauge::payments::{expire, reconcile, recovery, sales, webhook};
-use paygauge::telemetry::labels::Tx;
+use paygauge::worker::housekeeping;
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio_postgres::Client;
@@ -71,8 +71,8 @@ impl Work {
         (Self::Audit, 2 * A_PAGE),
         (Self::Reconcile, 100),
         (Self::ReconcileLookUps, 2 * A_PAGE),
-        // Two pieces of 1000.
-        (Self::Retention, 10_000),
+        // Weeks go without being read.
+        (Self::Retention, 100),
         // Everything that is there.
         (Self::SalesFirst, i64::MAX),
         (Self::Sales, A_PAGE),
@@ -170,7 +170,9 @@ impl Grown {
                 reconcile::run(app, reconcile::Span::Next, &origin).await.expect("a run");
             }
             Work::ReconcileLookUps => self.look_up_books().await,
-            Work::Retention => self.retain().await,
+            Work::Retention => {
+                housekeeping::sweep(app, &CancellationToken::new()).await.expect("a sweep");
+            }
             Work::SalesFirst | Work::Sales => {
                 self.count_what_is_there().await;
                 self.get("/v1/sales?from=2026-01-01&to=2026-12-31&limit=100").await;
@@ -229,21 +231,6 @@ impl Grown {
         .expect("books");
     }
 
-    async fn retain(&self) {
-        let retention = Duration::from_secs(30 * 24 * 60 * 60);
-        let deleted = self
-            .shop
-            .running
-            .app()
-            .db
-            .transaction(Tx::Housekeeping, async |conn| {
-                let keys = idempotency::delete_expired(conn, 1_000).await?;
-                Ok::<_, paygauge::db::DbError>(keys + webhooks::delete_old(conn, retention, 1_000).await?)
-            })
-            .await;
-        assert_eq!(deleted.expect("a piece"), 2_000);
-    }
-
     /// Has the program's connection tell what it has read so far, and reads it.
     async fn reads(&self) -> Reads {
         let told = "select pg_stat_force_next_flush()";
@@ -257,8 +244,14 @@ impl Grown {
             })
             .await
             .expect("statistics");
+        // Partitions count as their table. One of a few pages is rightly read from end to end.
         let all = format!(
-            "select relname::text, seq_scan, coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname in {GROWING}"
+            "select name, coalesce(sum(seq_scan) filter (where pg_relation_size(relid) > 65536), 0)::bigint,
+                 coalesce(sum(idx_tup_fetch), 0)::bigint
+             from (select coalesce(parent.relname, s.relname)::text as name, s.* from pg_stat_user_tables s
+                 left join pg_inherits i on i.inhrelid = s.relid
+                 left join pg_class parent on parent.oid = i.inhparent) s
+             where name in {GROWING} group by name"
         );
         let rows = self.client.query(&all, &[]).await.expect("statistics");
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
@@ -309,7 +302,9 @@ async fn what_runs_all_day_reads_what_it_is_about_and_no_table_from_end_to_end()
     for (work, most) in Work::ALL {
         let reads = grown.measured(work).await;
         println!("{work:?} (rows at most: {most}): {reads:?}");
-        if !is_bounded(&reads, most, &FEW) {
+        // The first round asks for more keys at once than a week has here.
+        let small = if work == Work::AuditFirst { &[FEW[0], FEW[1], "idempotency_keys"][..] } else { &FEW };
+        if !is_bounded(&reads, most, small) {
             wrong.push((work, most, reads));
         }
         grown.client.batch_execute("analyze sales").await.expect("SQL");
@@ -326,18 +321,18 @@ async fn what_runs_all_day_reads_what_it_is_about_and_no_table_from_end_to_end()
 
     // The same look finds what a missing index does.
     for (index, work) in [
-        ("events_by_order", Work::LookUps),
-        ("payments_due", Work::Recovery),
-        ("webhook_inbox_due", Work::Webhooks),
-        ("idempotency_keys_in_progress", Work::Gauges),
-        ("payments_by_approval", Work::ReconcileLookUps),
-        ("idempotency_keys_by_expiry", Work::Retention),
-        ("events_by_id", Work::Audit),
+        ("alter table events drop constraint events_pkey", Work::LookUps),
+        ("drop index payments_due", Work::Recovery),
+        ("drop index webhook_inbox_due", Work::Webhooks),
+        ("drop index idempotency_keys_in_progress", Work::Gauges),
+        ("drop index payments_by_approval", Work::ReconcileLookUps),
+        ("alter table idempotency_keys drop constraint idempotency_keys_week_pkey", Work::Replay),
+        ("drop index events_by_id", Work::Audit),
     ] {
         let most = Work::ALL.iter().find(|(other, _)| *other == work).expect("listed").1;
-        grown.client.batch_execute(&format!("drop index {index}")).await.expect("SQL");
+        grown.client.batch_execute(index).await.expect("SQL");
         let reads = grown.measured(work).await;
-        assert!(!is_bounded(&reads, most, &FEW), "{work:?} without {index}: {reads:?}");
+        assert!(!is_bounded(&reads, most, &FEW), "{work:?} after {index}: {reads:?}");
     }
     grown.shop.running.stop().await;
 }
