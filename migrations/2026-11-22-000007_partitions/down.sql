@@ -18,18 +18,6 @@ create index events_by_id on events (id);
 create trigger events_append_only before update or delete on events
     for each row execute function refuse_change();
 
-alter table idempotency_keys rename to idempotency_keys_parts;
-drop index idempotency_keys_by_resource, idempotency_keys_in_progress;
-create table idempotency_keys (
-    like idempotency_keys_parts including defaults including constraints,
-    constraint idempotency_keys_pkey primary key (owner, route, key)
-) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
-    autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
-insert into idempotency_keys select * from idempotency_keys_parts;
-create index idempotency_keys_by_resource on idempotency_keys (resource_id);
-create index idempotency_keys_by_expiry on idempotency_keys (expires_at);
-create index idempotency_keys_in_progress on idempotency_keys (created_at) where status = 'in_progress';
-
 alter table webhook_inbox rename to webhook_inbox_parts;
 alter table webhook_inbox_parts rename constraint webhook_inbox_pkey to webhook_inbox_parts_pkey;
 drop index webhook_inbox_due, webhook_inbox_by_age;
@@ -43,9 +31,9 @@ insert into webhook_inbox select * from webhook_inbox_parts;
 create index webhook_inbox_due on webhook_inbox (next_at) where processed_at is null;
 create index webhook_inbox_by_age on webhook_inbox (received_at);
 
-drop table events_parts, idempotency_keys_parts, webhook_inbox_parts, history_begin;
-drop function refuse_second_claim, skip_second_delivery, lock_idempotency_key, make_next_partitions, make_partitions,
-    drop_partition, partition_bound, partition_column, partition_unit, time_of, id_at;
+drop table events_parts, webhook_inbox_parts, history_begin;
+drop function skip_second_delivery, make_next_partitions, make_partitions, drop_partition, partition_column, partition_unit,
+    time_of, id_at;
 
 -- Deliveries that name a payment or its order, looked for around the changes of that order.
 create view observability.webhooks as

@@ -1,6 +1,17 @@
--- What grows with every order and is done with after a time lies in partitions by time: a month of histories, a week of
--- idempotency keys, a week of deliveries. What is over then goes as a whole table, and leaves no dead rows behind.
--- docs/growth.md says why so, and what it costs. Rows that are there are copied, about a minute for each five million.
+-- What grows with every order lies in partitions by time, where that costs no request anything: a month of histories, a week
+-- of deliveries. What is over goes as a whole table, and leaves no dead rows behind. docs/growth.md says why so, and why
+-- idempotency keys do not. Rows that are there are copied, about a minute for each five million.
+
+-- A worker of an older version deletes old rows by their place in the table, and places are not unique over partitions:
+-- it would forget deliveries that nobody has read. So this one cannot be had while others go on.
+do $$ begin
+    if exists (select from webhook_inbox) and exists (
+        select from pg_stat_activity
+        where datname = current_database() and application_name = 'paygauge' and pid <> pg_backend_pid())
+    then
+        raise exception 'stop all processes of the older version first';
+    end if;
+end $$;
 
 -- The first id that can be made at a time: ids begin with their time.
 create function id_at(at timestamptz) returns uuid language sql immutable parallel safe as $$
@@ -53,49 +64,6 @@ create table history_begin (
 );
 insert into history_begin default values;
 
-alter table idempotency_keys rename to idempotency_keys_before;
-alter table idempotency_keys_before rename constraint idempotency_keys_pkey to idempotency_keys_before_pkey;
-drop index idempotency_keys_by_resource, idempotency_keys_by_expiry, idempotency_keys_in_progress;
-
-create table idempotency_keys (
-    owner text not null,
-    route text not null,
-    key text not null,
-    fingerprint bytea not null,
-    status text not null,
-    resource_id uuid not null,
-    response_status smallint,
-    response_body text,
-    lease_until timestamptz not null,
-    created_at timestamptz not null default now(),
-    expires_at timestamptz not null,
-    -- Unique within a week; over all of them it is the trigger's work.
-    constraint idempotency_keys_week_pkey primary key (owner, route, key, created_at),
-    constraint idempotency_keys_status_known check (status in ('in_progress', 'done')),
-    constraint idempotency_keys_done_has_response check (
-        (status = 'done') = (response_status is not null and response_body is not null))
-) partition by range (created_at);
-create index idempotency_keys_by_resource on idempotency_keys (resource_id);
-create index idempotency_keys_in_progress on idempotency_keys (created_at) where status = 'in_progress';
-
--- Waits for whoever has the key in hand. Whoever holds this lock sees, by its next statement, every claim of the key.
-create function lock_idempotency_key(owner text, route text, key text) returns void language sql as $$
-    select pg_advisory_xact_lock(hashtextextended(owner || ' ' || route || ' ' || key, 1))
-$$;
-
--- A unique index holds within a partition. This holds over all of them, for one claim after another and for two at once:
--- a statement of a function that may write sees what was committed before that statement, not before the caller's.
--- Not for transactions whose snapshot stands still (repeatable read); there are none that write.
-create function refuse_second_claim() returns trigger language plpgsql as $$
-begin
-    perform lock_idempotency_key(new.owner, new.route, new.key);
-    if exists (select from idempotency_keys k where k.owner = new.owner and k.route = new.route and k.key = new.key) then
-        raise exception 'the key is claimed already'
-            using errcode = 'unique_violation', constraint = 'idempotency_keys_once', table = 'idempotency_keys';
-    end if;
-    return new;
-end $$;
-
 alter table webhook_inbox rename to webhook_inbox_before;
 alter table webhook_inbox_before rename constraint webhook_inbox_pkey to webhook_inbox_before_pkey;
 alter table webhook_inbox_before drop constraint webhook_inbox_once;
@@ -121,7 +89,10 @@ create index webhook_inbox_by_content on webhook_inbox (provider, dedupe_key);
 create index webhook_inbox_due on webhook_inbox (next_at) where processed_at is null;
 create index webhook_inbox_by_age on webhook_inbox (received_at);
 
--- As with keys; a delivery that came before is not an error, it is not stored.
+-- A unique index holds within a partition. This holds over all of them, for one delivery after another and for two at once:
+-- the lock waits for whoever stores the same, and a statement of a function that may write sees what was committed before
+-- that statement, not before the caller's. Not for transactions whose snapshot stands still (repeatable read); there are
+-- none that write. A delivery that came before is not an error, it is not stored.
 create function skip_second_delivery() returns trigger language plpgsql as $$
 begin
     perform pg_advisory_xact_lock(hashtextextended(new.provider || ' ' || new.dedupe_key, 2));
@@ -134,28 +105,16 @@ end $$;
 -- For what fits into no other partition. Nothing is refused because nobody made a partition in time.
 create table events_default partition of events default
     with (autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
-create table idempotency_keys_default partition of idempotency_keys default
-    with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
-        autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 create table webhook_inbox_default partition of webhook_inbox default
     with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
         autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
--- A week that has come too late is forgotten row by row.
-create index idempotency_keys_default_by_expiry on idempotency_keys_default (expires_at);
-
 create function partition_unit(parent text) returns text language sql immutable as $$
-    select case parent when 'events' then 'month' when 'idempotency_keys' then 'week' when 'webhook_inbox' then 'week' end
+    select case parent when 'events' then 'month' when 'webhook_inbox' then 'week' end
 $$;
 
 create function partition_column(parent text) returns text language sql immutable as $$
-    select case parent when 'events' then 'order_id' when 'idempotency_keys' then 'created_at' when 'webhook_inbox' then 'id' end
-$$;
-
--- Where a partition that begins at a time begins, as its column has it.
-create function partition_bound(parent text, at timestamp) returns text language sql stable as $$
-    select case parent when 'idempotency_keys' then (at at time zone 'UTC')::text
-        else id_at(at at time zone 'UTC')::text end
+    select case parent when 'events' then 'order_id' when 'webhook_inbox' then 'id' end
 $$;
 
 -- Makes the partitions of a table for a span of time, as far as they are not there; returns how many. The table can be read and
@@ -176,12 +135,12 @@ begin
         child := parent || '_' || to_char(low, 'YYYYMMDD');
         if to_regclass(child) is null then
             execute format('select exists (select from %1$I where %4$I >= %2$L and %4$I < %3$L)', parent || '_default',
-                partition_bound(parent, low), partition_bound(parent, low + unit), partition_column(parent)) into is_taken;
+                id_at(low at time zone 'UTC'), id_at((low + unit) at time zone 'UTC'), partition_column(parent)) into is_taken;
             if not is_taken then
                 execute format('create table %I (like %I including defaults including constraints) with (%s)', child, parent,
                     (select array_to_string(reloptions, ', ') from pg_class where oid = (parent || '_default')::regclass));
                 execute format('alter table %I attach partition %I for values from (%L) to (%L)',
-                    parent, child, partition_bound(parent, low), partition_bound(parent, low + unit));
+                    parent, child, id_at(low at time zone 'UTC'), id_at((low + unit) at time zone 'UTC'));
                 made := made + 1;
             end if;
         end if;
@@ -193,7 +152,6 @@ end $$;
 -- Those of today and of the time to come.
 create function make_next_partitions() returns integer language sql as $$
     select make_partitions('events', now(), now() + interval '40 days')
-        + make_partitions('idempotency_keys', now(), now() + interval '10 days')
         + make_partitions('webhook_inbox', now(), now() + interval '10 days')
 $$;
 
@@ -202,8 +160,7 @@ $$;
 create function drop_partition(parent text, until timestamptz) returns text language plpgsql as $$
 declare
     unit constant interval := ('1 ' || partition_unit(parent))::interval;
-    open constant text := case parent when 'idempotency_keys' then 'status = ''in_progress'''
-        when 'webhook_inbox' then 'processed_at is null' else 'false' end;
+    open constant text := case parent when 'webhook_inbox' then 'processed_at is null' else 'false' end;
     child text;
     is_open boolean;
 begin
@@ -231,8 +188,6 @@ end $$;
 -- What is there goes to where it belongs; what is older than two years stays together.
 select make_partitions('events', greatest(time_of(order_id), now() - interval '2 years'), now())
 from (select order_id from events_before order by order_id limit 1) oldest;
-select make_partitions('idempotency_keys', greatest(created_at, now() - interval '2 years'), now())
-from (select created_at from idempotency_keys_before order by created_at limit 1) oldest;
 select make_partitions('webhook_inbox', greatest(time_of(id), now() - interval '2 years'), now())
 from (select id from webhook_inbox_before order by id limit 1) oldest;
 select make_next_partitions();
@@ -240,11 +195,8 @@ select make_next_partitions();
 insert into events overriding system value select * from events_before;
 select setval(pg_get_serial_sequence('events', 'id'), max(id)) from events_before having max(id) is not null;
 insert into webhook_inbox select * from webhook_inbox_before;
-insert into idempotency_keys select * from idempotency_keys_before;
-drop table events_before, webhook_inbox_before, idempotency_keys_before;
+drop table events_before, webhook_inbox_before;
 -- Only now: each row takes a lock until the end of its transaction.
-create trigger idempotency_keys_once before insert on idempotency_keys
-    for each row execute function refuse_second_claim();
 create trigger webhook_inbox_once before insert on webhook_inbox
     for each row execute function skip_second_delivery();
 

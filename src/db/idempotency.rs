@@ -6,7 +6,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -93,21 +92,20 @@ pub async fn claim(
     lease: Duration,
     keep: Duration,
 ) -> Result<bool, DbError> {
-    // From here on nobody else can claim it, and whoever did is seen.
-    diesel::sql_query("select lock_idempotency_key($1, $2, $3)")
-        .bind::<Text, _>(&scope.owner)
-        .bind::<Text, _>(scope.route)
-        .bind::<Text, _>(&scope.key)
+    locks::takes(Rank::Claim, resource);
+    let inserted = diesel::insert_into(idempotency_keys::table)
+        .values((
+            NewClaim::open(scope, resource),
+            idempotency_keys::lease_until.eq(later(lease)),
+            idempotency_keys::expires_at.eq(later(keep)),
+        ))
+        .on_conflict_do_nothing()
         .execute(&mut &*conn)
         .await?;
-    if find(conn, scope).await?.is_some() {
-        return Ok(false);
-    }
-    claim_free(conn, scope, resource, lease, keep).await?;
-    Ok(true)
+    Ok(inserted == 1)
 }
 
-/// Claims a key that seemed to be free; if it is not, `idempotency_keys_once` refuses. Waits for a concurrent claim of
+/// Claims a key that seemed to be free; if it is not, `idempotency_keys_pkey` refuses. Waits for a concurrent claim of
 /// the same key to commit.
 pub async fn claim_free(
     conn: &Conn,
@@ -231,17 +229,16 @@ pub async fn end_lease(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Forgets keys whose time is over and that no request holds, of those that lie in no week's partition; returns how many.
-/// Waits for no lock: what somebody has in hand is left for the next time.
-pub async fn delete_strays(conn: &Conn, limit_rows: i64) -> Result<usize, DbError> {
+/// Forgets keys whose time is over and that no request holds, the oldest first; returns how many. Waits for no lock: what
+/// somebody has in hand is left for the next time. The order makes it go by the index whatever the share of such keys.
+pub async fn delete_expired(conn: &Conn, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Claim, []);
     let deleted = diesel::sql_query(
-        "delete from idempotency_keys_default where ctid = any (array(
-             select ctid from idempotency_keys_default
-             where expires_at < now() and (status = 'done' or lease_until < now())
+        "delete from idempotency_keys where ctid = any (array(
+             select ctid from idempotency_keys where expires_at < now() and (status = 'done' or lease_until < now())
              order by expires_at limit $1 for update skip locked))",
     )
-    .bind::<BigInt, _>(limit_rows)
+    .bind::<diesel::sql_types::BigInt, _>(limit_rows)
     .execute(&mut &*conn)
     .await?;
     Ok(deleted)

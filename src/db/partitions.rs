@@ -1,5 +1,5 @@
-//! The tables that lie in partitions by time: `events` by month, idempotency keys and the webhook inbox by week. What a
-//! partition is, and where it begins and ends, is said in the migration `partitions` alone.
+//! The tables that lie in partitions by time: `events` by month, the webhook inbox by week. What a partition is, and where it
+//! begins and ends, is said in the migration `partitions` alone.
 
 use std::time::Duration;
 
@@ -11,24 +11,6 @@ use super::{Conn, DbError, in_future};
 /// Making and taking away waits no longer than this for a table, because everybody else waits behind it.
 const LOCK_LIMIT: Duration = Duration::from_millis(100);
 
-/// A table whose partitions are taken away when their time is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// Idempotency keys.
-    Keys,
-    /// Webhooks.
-    Deliveries,
-}
-
-impl Kept {
-    const fn table(self) -> &'static str {
-        match self {
-            Self::Keys => "idempotency_keys",
-            Self::Deliveries => "webhook_inbox",
-        }
-    }
-}
-
 /// Makes the partitions of today and of the time to come, as far as they are not there; returns how many.
 ///
 /// # Errors
@@ -39,14 +21,14 @@ pub async fn make_next(conn: &Conn) -> Result<i32, DbError> {
     Ok(made.get_result(&mut &*conn).await?)
 }
 
-/// Takes away the oldest partition that ended at least so long ago, and of which nothing is open; returns its name.
+/// Takes away the oldest week of the webhook inbox that ended at least so long ago, and of which every delivery is read;
+/// returns its name.
 ///
 /// # Errors
 /// As [`make_next`].
-pub async fn drop_oldest(conn: &Conn, kept: Kept, age: Duration) -> Result<Option<String>, DbError> {
+pub async fn drop_oldest_deliveries(conn: &Conn, age: Duration) -> Result<Option<String>, DbError> {
     wait_briefly(conn).await?;
-    let dropped = diesel::sql_query("select drop_partition($1, now() - $2) as name")
-        .bind::<Text, _>(kept.table())
+    let dropped = diesel::sql_query("select drop_partition('webhook_inbox', now() - $1) as name")
         .bind::<Interval, _>(in_future(age))
         .get_result::<Dropped>(&mut &*conn)
         .await?;

@@ -1,9 +1,10 @@
 //! Makes room for what will come, and forgets what has served its time: answered idempotency keys and read webhooks. The
 //! history is never deleted.
 //!
-//! A week is forgotten by dropping its partition. Rows that lie in none, because nobody had made one in time, are deleted
-//! in small pieces, each a transaction of its own that waits for no lock and is cut off if it takes long, with a rest
-//! after each: whatever is waiting to be deleted, at most half of one connection's time goes into it.
+//! A week of webhooks is forgotten by dropping its partition. Keys, and webhooks that lie in no week's partition because
+//! nobody had made one in time, are deleted in small pieces, each a transaction of its own that waits for no lock and is cut
+//! off if it takes long, with a rest after each: whatever is waiting to be deleted, at most half of one connection's time
+//! goes into it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,8 +12,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::db::partitions::{self, Kept};
-use crate::db::{self, DbError, idempotency, webhooks};
+use crate::db::{self, DbError, idempotency, partitions, webhooks};
 use crate::telemetry::labels::Tx;
 
 /// Rows deleted in one transaction, so that no lock is held long.
@@ -24,35 +24,37 @@ const ROUND_LIMIT: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy)]
 enum Piece {
-    /// A partition that is over.
-    Partition(Kept),
-    /// Rows that lie in no partition of their time.
-    Strays(Kept),
+    /// A week of deliveries.
+    Week,
+    /// Deliveries that lie in no week.
+    Strays,
+    Keys,
 }
 
-/// Makes the partitions to come, takes away those that are over, and deletes strays piece by piece until nothing is left or
-/// the round is over; returns how many partitions and rows went. The pieces take turns, and go on without one that
-/// fails: what is many or broken must not keep personal data from being forgotten.
+impl Piece {
+    /// Whether there may be more of it, when so much of it went.
+    const fn is_more(self, gone: usize) -> bool {
+        match self {
+            Self::Week => gone > 0,
+            Self::Strays | Self::Keys => gone == PIECE_ROWS,
+        }
+    }
+}
+
+/// Makes the partitions to come, and takes away piece by piece what is over until nothing is left or the round is over;
+/// returns how many partitions and rows went. The kinds take turns, and go on without one that fails: what is many or
+/// broken must not keep personal data from being forgotten.
 pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError> {
     let began = Instant::now();
     let made = app.db.transaction(Tx::Housekeeping, async |conn| partitions::make_next(conn).await).await;
     let (mut gone, mut failed) = (0, made.err());
-    let mut waiting = VecDeque::from([
-        Piece::Partition(Kept::Keys),
-        Piece::Partition(Kept::Deliveries),
-        Piece::Strays(Kept::Keys),
-        Piece::Strays(Kept::Deliveries),
-    ]);
+    let mut waiting = VecDeque::from([Piece::Week, Piece::Keys, Piece::Strays]);
     while let Some(piece) = waiting.pop_front() {
         let piece_began = Instant::now();
         match take_away(app, piece).await {
             Ok(done) => {
                 gone += done;
-                let is_more = match piece {
-                    Piece::Partition(_) => done > 0,
-                    Piece::Strays(_) => done == PIECE_ROWS,
-                };
-                if is_more {
+                if piece.is_more(done) {
                     waiting.push_back(piece);
                 }
             }
@@ -67,22 +69,14 @@ pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError
 }
 
 async fn take_away(app: &App, piece: Piece) -> Result<usize, DbError> {
-    let (settings, rows) = (&app.settings, i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX));
+    let (retention, rows) = (app.settings.webhook_retention, i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX));
     app.db
         .transaction(Tx::Housekeeping, async |conn| {
             db::limit_statements(conn, PIECE_LIMIT).await?;
             match piece {
-                Piece::Partition(kept) => {
-                    let age = match kept {
-                        Kept::Keys => settings.idempotency_keep,
-                        Kept::Deliveries => settings.webhook_retention,
-                    };
-                    Ok(usize::from(partitions::drop_oldest(conn, kept, age).await?.is_some()))
-                }
-                Piece::Strays(Kept::Keys) => idempotency::delete_strays(conn, rows).await,
-                Piece::Strays(Kept::Deliveries) => {
-                    webhooks::delete_strays(conn, settings.webhook_retention, rows).await
-                }
+                Piece::Week => Ok(usize::from(partitions::drop_oldest_deliveries(conn, retention).await?.is_some())),
+                Piece::Strays => webhooks::delete_strays(conn, retention, rows).await,
+                Piece::Keys => idempotency::delete_expired(conn, rows).await,
             }
         })
         .await

@@ -167,12 +167,6 @@ const SPOILED: &[(AuditRule, &str, &str)] = &[
         "idempotency_keys",
         "update idempotency_keys set resource_id = gen_random_uuid() where resource_id = '{pending}'",
     ),
-    (
-        AuditRule::KeyAnswered,
-        "idempotency_keys",
-        "insert into idempotency_keys select owner, route, key, fingerprint, status, resource_id, response_status, response_body,
-          lease_until, created_at - interval '10 days', expires_at from idempotency_keys where resource_id = '{pending}'",
-    ),
     (AuditRule::WebhookWhole, "webhook_inbox", "update webhook_inbox set payload = 'x' where processed_at is not null"),
     (AuditRule::ApiKeyWhole, "api_keys", "update api_keys set hash = 'x' where role = 'secret'"),
     (AuditRule::FindingWhole, "findings", "update findings set status = 'closed'"),
