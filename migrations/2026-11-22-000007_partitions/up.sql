@@ -1,6 +1,6 @@
--- What grows with every order lies in partitions by time, where that costs no request anything: a month of histories, a week
--- of deliveries. What is over goes as a whole table, and leaves no dead rows behind. docs/growth.md says why so, and why
--- idempotency keys do not. Rows that are there are copied, about a minute for each five million.
+-- What grows with every order lies in partitions by time: a month of histories, a week of deliveries. What is over goes as a
+-- whole table, and leaves no dead rows behind. docs/growth.md says why so, and why idempotency keys do not. Rows that are
+-- there are copied; half a million events and fifty thousand deliveries took 4 s without waiting for a disk.
 
 -- A worker of an older version deletes old rows by their place in the table, and places are not unique over partitions:
 -- it would forget deliveries that nobody has read. So this one cannot be had while others go on.

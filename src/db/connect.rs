@@ -212,7 +212,7 @@ impl Dialer {
         parsed.connect_timeout(DIAL_WITHIN);
         parsed.application_name("paygauge");
         notice_silence(&mut parsed);
-        // Compiling a statement takes a second, and none of ours runs for one; over many partitions it is guessed to.
+        // Compiling a statement (JIT) takes a second, and none of ours runs for one; over many partitions it is guessed to.
         let session = format!(
             "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; set jit = off; {ENGLISH}",
             config.statement_timeout.as_millis(),

@@ -107,16 +107,19 @@ pub async fn postpone(conn: &Conn, id: DeliveryId, wait: Duration) -> Result<(),
     Ok(())
 }
 
-/// Forgets read deliveries older than `retention`, of those that lie in no week's partition; returns how many. Waits for no
-/// lock.
-pub async fn delete_strays(conn: &Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
+/// A partition of the inbox.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Forgets read deliveries whose whole week is older than `retention`, wherever they lie, the oldest first; returns how many.
+/// For what went with no partition: an unread one holds its week, or there was none. Waits for no lock.
+pub async fn delete_left(conn: &Conn, retention: Duration, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Delivery, []);
     let deleted = diesel::sql_query(
-        "delete from webhook_inbox_default where ctid = any (array(
-             select ctid from webhook_inbox_default where processed_at is not null and received_at < now() - $1
+        "delete from webhook_inbox where id = any (array(
+             select id from webhook_inbox where processed_at is not null and received_at < now() - $1
              order by received_at limit $2 for update skip locked))",
     )
-    .bind::<diesel::sql_types::Interval, _>(in_future(retention))
+    .bind::<diesel::sql_types::Interval, _>(in_future(retention + WEEK))
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)
     .execute(&mut &*conn)
     .await?;

@@ -1,10 +1,10 @@
 //! Makes room for what will come, and forgets what has served its time: answered idempotency keys and read webhooks. The
 //! history is never deleted.
 //!
-//! A week of webhooks is forgotten by dropping its partition. Keys, and webhooks that lie in no week's partition because
-//! nobody had made one in time, are deleted in small pieces, each a transaction of its own that waits for no lock and is cut
-//! off if it takes long, with a rest after each: whatever is waiting to be deleted, at most half of one connection's time
-//! goes into it.
+//! A week of webhooks is forgotten by dropping its partition. Keys, and webhooks that went with no partition (an unread one
+//! holds its week, or nobody had made one in time), are deleted in small pieces, each a transaction of its own that waits
+//! for no lock and is cut off if it takes long, with a rest after each: whatever is waiting to be deleted, at most half of
+//! one connection's time goes into it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,8 +26,9 @@ const ROUND_LIMIT: Duration = Duration::from_secs(40);
 enum Piece {
     /// A week of deliveries.
     Week,
-    /// Deliveries that lie in no week.
-    Strays,
+    /// Deliveries that went with no week.
+    Left,
+    /// Idempotency keys.
     Keys,
 }
 
@@ -36,7 +37,7 @@ impl Piece {
     const fn is_more(self, gone: usize) -> bool {
         match self {
             Self::Week => gone > 0,
-            Self::Strays | Self::Keys => gone == PIECE_ROWS,
+            Self::Left | Self::Keys => gone == PIECE_ROWS,
         }
     }
 }
@@ -48,7 +49,7 @@ pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError
     let began = Instant::now();
     let made = app.db.transaction(Tx::Housekeeping, async |conn| partitions::make_next(conn).await).await;
     let (mut gone, mut failed) = (0, made.err());
-    let mut waiting = VecDeque::from([Piece::Week, Piece::Keys, Piece::Strays]);
+    let mut waiting = VecDeque::from([Piece::Week, Piece::Keys, Piece::Left]);
     while let Some(piece) = waiting.pop_front() {
         let piece_began = Instant::now();
         match take_away(app, piece).await {
@@ -75,7 +76,7 @@ async fn take_away(app: &App, piece: Piece) -> Result<usize, DbError> {
             db::limit_statements(conn, PIECE_LIMIT).await?;
             match piece {
                 Piece::Week => Ok(usize::from(partitions::drop_oldest_deliveries(conn, retention).await?.is_some())),
-                Piece::Strays => webhooks::delete_strays(conn, retention, rows).await,
+                Piece::Left => webhooks::delete_left(conn, retention, rows).await,
                 Piece::Keys => idempotency::delete_expired(conn, rows).await,
             }
         })

@@ -1,5 +1,5 @@
 //! What must stay true as the tables grow: nothing that runs all day reads a table from end to end, what has served its
-//! time goes as a whole, and sales are told without looking at orders.
+//! time goes, and sales are told without looking at orders.
 
 mod partitions;
 mod reads;

@@ -168,6 +168,13 @@ const SPOILED: &[(AuditRule, &str, &str)] = &[
         "update idempotency_keys set resource_id = gen_random_uuid() where resource_id = '{pending}'",
     ),
     (AuditRule::WebhookWhole, "webhook_inbox", "update webhook_inbox set payload = 'x' where processed_at is not null"),
+    (
+        AuditRule::WebhookWhole,
+        "webhook_inbox",
+        "insert into webhook_inbox (id, provider, dedupe_key, payload, processed_at, outcome)
+          select id_at(now() - interval '10 days'), provider, dedupe_key, payload, processed_at, outcome
+          from webhook_inbox where processed_at is not null limit 1",
+    ),
     (AuditRule::ApiKeyWhole, "api_keys", "update api_keys set hash = 'x' where role = 'secret'"),
     (AuditRule::FindingWhole, "findings", "update findings set status = 'closed'"),
     (
