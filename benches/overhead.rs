@@ -1,10 +1,12 @@
 //! What telemetry costs: `cargo bench --bench overhead`.
 //!
 //! The real program, built for release, serves the same flow (order, confirm, cancel) with more and more of its telemetry
-//! switched on: a process and a database for each, over one durable PostgreSQL, with pg-mock beside it. They take turns of
-//! a second or so, forwards and backwards, so that what else happens on the machine falls on every mode alike. Printed
-//! are medians of the differences and ratios to everything off of the same round, with their quartiles. The number to
-//! trust is CPU per flow: throughput on a shared machine is weather.
+//! switched on: a process for each, over one durable PostgreSQL, with pg-mock and a worker beside them. All have the same
+//! database: two of them can differ by more than telemetry costs, by when PostgreSQL made its plans and vacuumed. They take
+//! turns of a second or so, forwards and backwards, so that what else happens on the machine falls on every mode alike.
+//! Printed are medians of the differences and ratios to the first mode of the same round, with their quartiles, and means
+//! with their standard error. The number to trust is CPU per flow: throughput on a shared machine is weather. What is left
+//! of luck is seen by a mode against itself (`PAYGAUGE_BENCH_MODES=0,0`).
 //!
 //! `PAYGAUGE_BENCH_ROUNDS` (30) and `PAYGAUGE_BENCH_FLOWS` (120 a turn) make it longer or shorter. `PAYGAUGE_BENCH_MODES`
 //! (`0,3`: by their place in [`MODES`]) leaves modes out, for more rounds in the same time; the first is what the others are
@@ -35,7 +37,7 @@ use paygauge::db::connect::{self, DbConfig};
 use paygauge::dev::postgres::{Cluster, Lifetime, Options};
 use paygauge::http::auth::keys::{self, Role};
 use pg_mock::PgMock;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 const CLIENTS: usize = 12;
@@ -97,13 +99,14 @@ async fn measure(cluster: &Cluster) {
     let modes: Vec<Mode> = std::env::var("PAYGAUGE_BENCH_MODES").map_or(MODES.to_vec(), |places| {
         places.split(',').map(|place| MODES[place.parse::<usize>().expect("a place in the list")]).collect()
     });
-    let receiver = receiver().await;
+    let stage = Stage::build(cluster).await;
     let mut benches = Vec::new();
     for &mode in &modes {
-        let bench = Bench::begin(cluster, mode, &receiver).await;
+        let bench = Bench::begin(&stage, mode).await;
         bench.shop.flows(WARM_UP).await;
         benches.push(bench);
     }
+    stage.analyse().await;
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); modes.len()];
     for round in 0..rounds {
         let forwards: Vec<usize> = (0..modes.len()).collect();
@@ -157,24 +160,50 @@ fn report(modes: &[Mode], runs: &[Vec<Run>], flows: usize) {
     }
 }
 
-/// One mode: its process, its database, its buyers, and what scrapes it.
+/// What all modes have in common.
+struct Stage {
+    database: DbConfig,
+    db: Db,
+    mock: Arc<PgMock>,
+    key: SecretString,
+    receiver: String,
+    /// Does what is to be done besides requests; not measured.
+    _worker: Server,
+}
+
+impl Stage {
+    async fn build(cluster: &Cluster) -> Self {
+        connect::ensure_database(&config(cluster, "postgres"), "bench", None).await.expect("a database");
+        let database = config(cluster, "bench");
+        connect::migrate(&database).await.expect("the schema");
+        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
+        let (_, key) = keys::create(&db, Role::Secret, "bench").await.expect("a key");
+        let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
+        let receiver = receiver().await;
+        let worker = Server::start(&database, &mock, "worker", MODES[3], &receiver);
+        Self { database, db, mock, key, receiver, _worker: worker }
+    }
+
+    /// Has PostgreSQL look at the tables, which were empty when their first plans were made.
+    async fn analyse(&self) {
+        let analysed = self.db.read(async |conn| {
+            let analysed = diesel_async::RunQueryDsl::execute(diesel::sql_query("analyze"), conn).await;
+            analysed.map_err(paygauge::db::DbError::from)
+        });
+        analysed.await.expect("its statistics");
+    }
+}
+
+/// One mode: its process, its buyers, and what scrapes it.
 struct Bench {
     server: Server,
     shop: Arc<Shop>,
 }
 
 impl Bench {
-    async fn begin(cluster: &Cluster, mode: Mode, receiver: &str) -> Self {
-        let name = format!("bench_{}", uuid::Uuid::new_v4().as_simple());
-        connect::ensure_database(&config(cluster, "postgres"), &name, None).await.expect("a database");
-        let database = config(cluster, &name);
-        connect::migrate(&database).await.expect("the schema");
-        let db = Db::new(connect::pool(&database).await.expect("a pool"), 2, CrashSwitch::default());
-        let (_, key) = keys::create(&db, Role::Secret, "bench").await.expect("a key");
-        drop(db);
-        let mock = Arc::new(PgMock::start(pg_mock::Options::default()).await.expect("pg-mock"));
-        let server = Server::start(&database, &mock, mode, receiver);
-        let shop = Arc::new(Shop::open(&server, key.expose_secret(), mock).await);
+    async fn begin(stage: &Stage, mode: Mode) -> Self {
+        let server = Server::start(&stage.database, &stage.mock, "api", mode, &stage.receiver);
+        let shop = Arc::new(Shop::open(&server, stage.key.expose_secret(), Arc::clone(&stage.mock)).await);
         tokio::spawn(scrape(server.ops.clone()));
         Self { server, shop }
     }
@@ -242,13 +271,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(database: &DbConfig, mock: &PgMock, mode: Mode, receiver: &str) -> Self {
+    fn start(database: &DbConfig, mock: &PgMock, role: &str, mode: Mode, receiver: &str) -> Self {
         // Without logs the addresses could not be read: they are given instead.
         let (base, ops) = (free_address(), free_address());
         let mut child = Command::new(env!("CARGO_BIN_EXE_paygauge"))
             .arg("serve")
             .env_clear()
             .env("PAYGAUGE_ENV", "test")
+            .env("PAYGAUGE_ROLES", role)
             .env("DATABASE_URL", database.url.expose_secret())
             .env("TOSS_BASE_URL", mock.url())
             .env("TOSS_SECRET_KEY", "test_sk_mock")

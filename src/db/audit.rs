@@ -162,12 +162,13 @@ pub struct Batch {
     pub orders: Vec<Uuid>,
 }
 
-/// The next events after `after` and up to `until`.
+/// The next events after `after` and up to `until`, which is looked at last: with both ends PostgreSQL would take the events in
+/// between for few, and read all of them for the first ones.
 pub async fn changed_orders(conn: &Conn, after: i64, until: i64, limit_rows: i64) -> Result<Batch, DbError> {
     let batch = diesel::sql_query(
         "select count(*) as events, coalesce(max(id), 0) as last,
              coalesce(array_agg(distinct order_id), '{}') as orders
-         from (select id, order_id from events where id > $1 and id <= $2 order by id limit $3) e",
+         from (select id, order_id from events where id > $1 order by id limit $3) e where id <= $2",
     )
     .bind::<BigInt, _>(after)
     .bind::<BigInt, _>(until)

@@ -188,12 +188,18 @@ pub struct Response {
     pub body: String,
 }
 
+/// Claims without an answer; as the opposite of "done", or PostgreSQL may take the index of all open claims instead of that of
+/// the resource: while it knows nothing of a table it holds both for equally good.
+fn open() -> diesel::dsl::NotEq<idempotency_keys::status, &'static str> {
+    idempotency_keys::status.ne("done")
+}
+
 /// Stores the answer for every open claim on `resource`.
 pub async fn answer(conn: &Conn, resource: Uuid, response: &Response) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
     diesel::update(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
-        .filter(idempotency_keys::status.eq("in_progress"))
+        .filter(open())
         .set((
             idempotency_keys::status.eq("done"),
             idempotency_keys::response_status.eq(response.status),
@@ -210,7 +216,7 @@ pub async fn free(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
     diesel::delete(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
-        .filter(idempotency_keys::status.eq("in_progress"))
+        .filter(open())
         .execute(&mut &*conn)
         .await?;
     Ok(())
@@ -221,7 +227,7 @@ pub async fn end_lease(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
     locks::takes(Rank::Claim, resource);
     diesel::update(idempotency_keys::table)
         .filter(idempotency_keys::resource_id.eq(resource))
-        .filter(idempotency_keys::status.eq("in_progress"))
+        .filter(open())
         .set(idempotency_keys::lease_until.eq(now))
         .prepared()
         .execute(&mut &*conn)

@@ -66,7 +66,9 @@ pub async fn piece_end(conn: &Conn, after: i64, until: i64, limit_rows: i64) -> 
         id: i64,
     }
     let query = diesel::sql_query(
-        "select id from events where id > $1 and id <= $2 order by id offset greatest($3 - 1, 0) limit 1",
+        // The end is looked at last, see `audit::changed_orders`.
+        "select id from (select id from events where id > $1 order by id offset greatest($3 - 1, 0) limit 1) e
+         where id <= $2",
     );
     let query = query.bind::<BigInt, _>(after).bind::<BigInt, _>(until).bind::<BigInt, _>(limit_rows);
     Ok(query.get_result::<End>(&mut &*conn).await.optional()?.map(|end| end.id))

@@ -105,7 +105,9 @@ pub(super) type Pair = (&'static str, Value);
 pub(super) enum Value {
     /// A word of a closed vocabulary.
     Word(&'static str),
-    /// An id, a code or a hash.
+    /// An id of ours, or such words put together.
+    Known(String),
+    /// A code, a hash, or whatever else others may have had a hand in.
     Text(String),
     /// A count or an amount.
     Whole(i64),
@@ -209,6 +211,7 @@ impl Facts {
         let counted = |count: i64| (count > 0).then_some(Value::Whole(count));
         let word = |text: Option<&'static str>| text.map(Value::Word);
         let text = |text: Option<String>| text.map(Value::Text);
+        let id = |id: Option<String>| id.map(Value::Known);
         let (money, attempt) = self.cancel.map_or((self.money, self.attempt), |(money, nth)| (Some(money), Some(nth)));
         let fields = [
             ("event", self.event()),
@@ -219,10 +222,10 @@ impl Facts {
             ("outcome", word(self.outcome.map(OperationOutcome::as_str))),
             ("provider", word(self.provider.map(ProviderLabel::as_str))),
             ("method", word(self.method.map(|method| PaymentMethod::from(Some(method)).as_str()))),
-            ("order_id", text(self.order.map(|id| id.to_string()))),
-            ("payment_id", text(self.payment.map(|id| id.to_string()))),
-            ("cancellation_id", text(self.cancellation.map(|id| id.to_string()))),
-            ("delivery_id", text(self.delivery.map(|id| id.to_string()))),
+            ("order_id", id(self.order.map(|id| id.to_string()))),
+            ("payment_id", id(self.payment.map(|id| id.to_string()))),
+            ("cancellation_id", id(self.cancellation.map(|id| id.to_string()))),
+            ("delivery_id", id(self.delivery.map(|id| id.to_string()))),
             ("amount", money.map(|money| Value::Whole(money.minor))),
             ("currency", word(money.map(|money| money.currency.code()))),
             ("attempt_no", attempt.map(|number| Value::Whole(i64::from(number)))),
@@ -246,7 +249,7 @@ impl Facts {
     fn event(&self) -> Option<Value> {
         let operation = self.operation?;
         let outcome = self.outcome?;
-        Some(Value::Text(format!("{operation}.{outcome}")))
+        Some(Value::Known(format!("{operation}.{outcome}")))
     }
 }
 
@@ -305,8 +308,8 @@ mod tests {
         };
         ledger.clone().scope(work).await;
         let pairs = ledger.sheet().pairs().collect::<Vec<_>>();
-        assert_eq!(find(&pairs, "event"), Some(Value::Text("confirm.declined".to_owned())));
-        assert_eq!(find(&pairs, "order_id"), Some(Value::Text(order.to_string())));
+        assert_eq!(find(&pairs, "event"), Some(Value::Known("confirm.declined".to_owned())));
+        assert_eq!(find(&pairs, "order_id"), Some(Value::Known(order.to_string())));
         assert_eq!(find(&pairs, "amount"), Some(Value::Whole(12_000)));
         assert_eq!(find(&pairs, "currency"), Some(Value::Word("KRW")));
         assert_eq!(find(&pairs, "payment_id"), None);

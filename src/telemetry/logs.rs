@@ -2,11 +2,12 @@
 //!
 //! Every line carries the trace and span it belongs to, taken from the active OpenTelemetry context. Fields of the
 //! event stand at the top level; a field that would hide one of ours gets an underscore behind its name. What the
-//! caller wrote passes the tripwire in `redact`; words of closed vocabularies and figures, which make up most of a
-//! canonical line, have no text of anybody. A line that cannot be written is lost rather than waited for.
+//! caller wrote passes the tripwire in `redact`; ids of ours, words of closed vocabularies and figures, which make up most
+//! of a canonical line, have no text of anybody. A line that cannot be written is lost rather than waited for.
 
 mod sink;
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 
 use chrono::{SecondsFormat, Utc};
@@ -26,9 +27,6 @@ pub(super) use self::sink::{MemorySink, Sink};
 const VALUE_BYTES: usize = 1024;
 /// A text in an event of somebody else's code is cut here: what stands in it is not ours to know.
 const FOREIGN_VALUE_BYTES: usize = 64;
-/// What the fields of a canonical line take, and what stands before them besides the constants.
-const LINE_BYTES: usize = 1024;
-const HEAD_BYTES: usize = 224;
 const OWN_FIELDS: [&str; 12] = [
     "ts", "level", "target", "msg", "trace_id", "span_id", "service", "version", "revision", "env", "instance", "role",
 ];
@@ -67,52 +65,45 @@ impl LogLayer {
         Self { format: config.log_format, sink, constants }
     }
 
-    fn line(&self, event: &Event<'_>) -> Vec<u8> {
+    /// Writes the line of an event.
+    fn line(&self, event: &Event<'_>, room: &mut Room) {
         let span = traces::current();
         let ids = Some(span.span().span_context().clone()).filter(SpanContext::is_valid);
         let mut fields = Fields {
             json: self.format == LogFormat::Json,
             value_bytes: if is_ours(event.metadata().target()) { VALUE_BYTES } else { FOREIGN_VALUE_BYTES },
-            message: String::new(),
-            // Grown piece by piece they would be moved several times.
-            texts: String::with_capacity(LINE_BYTES / 2),
-            ours: String::with_capacity(LINE_BYTES),
+            room,
         };
         event.record(&mut fields);
         canonical::each(|name, value| fields.pair(name, value));
-        let (head, texts) = match self.format {
-            LogFormat::Json => self.json(event, &fields, ids.as_ref()),
-            LogFormat::Human => human(event, &fields, ids.as_ref()),
-        };
-        let mut line = head.into_bytes();
-        line.reserve(texts.len() + fields.ours.len() + 2);
-        match redact::redact(texts.as_bytes(), fields.json, record::log_redaction) {
-            Some(clean) => line.extend_from_slice(&clean),
-            None => line.extend_from_slice(texts.as_bytes()),
+        let json = fields.json;
+        match self.format {
+            LogFormat::Json => self.json(event, room, ids.as_ref()),
+            LogFormat::Human => human(event, room, ids.as_ref()),
         }
-        line.extend_from_slice(fields.ours.as_bytes());
-        line.extend_from_slice(if fields.json { b"}\n" } else { b"\n" });
-        line
+        room.said.push_str(&room.texts);
+        match redact::redact(room.said.as_bytes(), json, record::log_redaction) {
+            Some(clean) => room.line.push_str(&String::from_utf8_lossy(&clean)),
+            None => room.line.push_str(&room.said),
+        }
+        room.line.push_str(&room.ours);
+        room.line.push_str(if json { "}\n" } else { "\n" });
     }
 
-    /// What stands before the event's fields, and those that hold texts. Only the second can hold what must not be
-    /// there; scanning ids would now and then take one for a card number.
-    fn json(&self, event: &Event<'_>, fields: &Fields, ids: Option<&SpanContext>) -> (String, String) {
+    /// What stands before the event's fields, and its message. Only the second can hold what must not be there; scanning
+    /// ids would now and then take one for a card number.
+    fn json(&self, event: &Event<'_>, room: &mut Room, ids: Option<&SpanContext>) {
         let metadata = event.metadata();
-        let mut head = String::with_capacity(HEAD_BYTES + self.constants.len());
         let level = LogLevel::of(*metadata.level());
-        append(&mut head, format_args!(r#"{{"ts":"{}","level":"{level}","target":"#, now()));
-        push_json(&mut head, metadata.target());
+        append(&mut room.line, format_args!(r#"{{"ts":"{}","level":"{level}","target":"#, now()));
+        push_json(&mut room.line, metadata.target());
         if let Some(ids) = ids {
             let (trace, span) = (ids.trace_id(), ids.span_id());
-            append(&mut head, format_args!(r#","trace_id":"{trace}","span_id":"{span}""#));
+            append(&mut room.line, format_args!(r#","trace_id":"{trace}","span_id":"{span}""#));
         }
-        head.push_str(&self.constants);
-        let mut texts = String::with_capacity(fields.message.len() + fields.texts.len() + 16);
-        texts.push_str(r#","msg":"#);
-        push_json(&mut texts, &fields.message);
-        texts.push_str(&fields.texts);
-        (head, texts)
+        room.line.push_str(&self.constants);
+        room.said.push_str(r#","msg":"#);
+        push_json(&mut room.said, &room.message);
     }
 }
 
@@ -127,16 +118,15 @@ fn instance() -> String {
     format!("{}:{}", if host.is_empty() { "unknown" } else { host }, std::process::id())
 }
 
-fn human(event: &Event<'_>, fields: &Fields, ids: Option<&SpanContext>) -> (String, String) {
+fn human(event: &Event<'_>, room: &mut Room, ids: Option<&SpanContext>) {
     let metadata = event.metadata();
-    let mut head = String::with_capacity(128);
-    append(&mut head, format_args!("{} {:>5} {}", now(), metadata.level(), metadata.target()));
+    append(&mut room.line, format_args!("{} {:>5} {}", now(), metadata.level(), metadata.target()));
     if let Some(ids) = ids {
-        append(&mut head, format_args!(" [{}]", ids.trace_id()));
+        append(&mut room.line, format_args!(" [{}]", ids.trace_id()));
     }
     // A line break in a message would let a caller forge a second line.
-    let message = fields.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
-    (head, format!(" {message}{}", fields.texts))
+    let message = room.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+    room.said.extend([" ", &message]);
 }
 
 fn now() -> String {
@@ -157,28 +147,50 @@ fn push_json(text: &mut String, value: &str) {
     text.push_str(&serde_json::to_string(value).unwrap_or_else(|_| String::from("\"\"")));
 }
 
+thread_local! {
+    /// Kept from line to line: a line of a kilobyte and its parts would be too large for what an allocator has at hand.
+    static ROOM: Cell<Room> = Cell::default();
+}
+
+/// Where a line is put together.
+#[derive(Default)]
+struct Room {
+    message: String,
+    /// Fields that anybody may have written.
+    texts: String,
+    /// The message, as it is written, and the fields behind it.
+    said: String,
+    /// Ids of ours, words of closed vocabularies, counts and durations of a canonical line.
+    ours: String,
+    line: String,
+}
+
+impl Room {
+    fn clear(&mut self) {
+        for part in [&mut self.message, &mut self.texts, &mut self.said, &mut self.ours, &mut self.line] {
+            part.clear();
+        }
+    }
+}
+
 /// The fields of one event, written out as they are visited.
-struct Fields {
+struct Fields<'a> {
     json: bool,
     /// A longer text is cut.
     value_bytes: usize,
-    message: String,
-    /// What anybody may have written.
-    texts: String,
-    /// Words of closed vocabularies, counts and durations of a canonical line.
-    ours: String,
+    room: &'a mut Room,
 }
 
-impl Fields {
+impl Fields<'_> {
     fn bare(&mut self, name: &str, value: impl fmt::Display) {
-        push_bare(&mut self.texts, self.json, name, value);
+        push_bare(&mut self.room.texts, self.json, name, value);
     }
 
     fn text(&mut self, name: &str, value: &str) {
         if name == "message" {
-            self.message.push_str(cut(value, VALUE_BYTES));
+            self.room.message.push_str(cut(value, VALUE_BYTES));
         } else {
-            push_text(&mut self.texts, self.json, name, cut(value, self.value_bytes));
+            push_text(&mut self.room.texts, self.json, name, cut(value, self.value_bytes));
         }
     }
 
@@ -186,9 +198,10 @@ impl Fields {
     fn pair(&mut self, name: &str, value: &Value) {
         match value {
             Value::Text(text) => self.text(name, text),
-            Value::Word(word) => push_text(&mut self.ours, self.json, name, word),
-            Value::Whole(number) => push_bare(&mut self.ours, self.json, name, number),
-            Value::Millis(millis) => push_bare(&mut self.ours, self.json, name, millis),
+            Value::Known(text) => push_text(&mut self.room.ours, self.json, name, text),
+            Value::Word(word) => push_text(&mut self.room.ours, self.json, name, word),
+            Value::Whole(number) => push_bare(&mut self.room.ours, self.json, name, number),
+            Value::Millis(millis) => push_bare(&mut self.room.ours, self.json, name, millis),
         }
     }
 }
@@ -226,7 +239,7 @@ fn cut(value: &str, bytes: usize) -> &str {
     end.and_then(|end| value.get(..end)).unwrap_or_default()
 }
 
-impl Visit for Fields {
+impl Visit for Fields<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
             self.bare(field.name(), value);
@@ -258,7 +271,12 @@ impl Visit for Fields {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        self.sink.write(&self.line(event));
+        // A field that writes a line while it is shown finds an empty room.
+        let mut room = ROOM.take();
+        self.line(event, &mut room);
+        self.sink.write(room.line.as_bytes());
+        room.clear();
+        ROOM.set(room);
         record::log_line(LogLevel::of(*event.metadata().level()));
     }
 }

@@ -6,7 +6,9 @@
 //! a bucket of a histogram wants as its exemplar, and one in many of the rest. The memory is bounded: when there is no
 //! room, ordinary traces are given up first; all of it is counted. Spans that end after their root follow its verdict.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,8 +28,11 @@ pub(super) const BUFFERED_SPANS_MAX: usize = 16_384;
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
 /// Verdicts that are remembered for spans that end after their root.
 const VERDICTS_MAX: usize = 4_096;
-/// Room for the spans that most traces have, so that they are not moved while their number grows.
+/// Room for the spans and values that most traces have, so that they are not moved while their number grows.
 const USUAL_SPANS: usize = 8;
+/// How many rooms each thread keeps for its next traces, and how large one may be for that.
+const ROOMS_MAX: usize = 16;
+const ROOM_SPANS_MAX: usize = 64;
 /// Values of one trace that can become exemplars.
 const OFFERS_MAX: usize = 64;
 /// How many of the oldest traces are looked at to find one to give up.
@@ -65,13 +70,31 @@ pub(super) struct Tail {
     spans_max: usize,
 }
 
+/// Our traces' ids are random, and no caller chooses one: they need no mixing.
+type ByTrace<T> = HashMap<TraceId, T, BuildHasherDefault<Random>>;
+
+#[derive(Debug, Default)]
+struct Random(u64);
+
+impl Hasher for Random {
+    fn write(&mut self, bytes: &[u8]) {
+        for eight in bytes.as_chunks::<8>().0 {
+            self.0 ^= u64::from_ne_bytes(*eight);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Debug, Default)]
 struct Buffer {
-    open: HashMap<TraceId, Open>,
+    open: ByTrace<Open>,
     /// Open traces in the order of their beginning, with some that are settled in between.
     oldest: VecDeque<(TraceId, Instant)>,
     spans: usize,
-    verdicts: HashMap<TraceId, Verdict>,
+    verdicts: ByTrace<Verdict>,
     verdicts_oldest: VecDeque<TraceId>,
 }
 
@@ -83,10 +106,41 @@ struct Open {
     has_error: bool,
 }
 
+thread_local! {
+    /// Of traces that were dropped.
+    static ROOMS: RefCell<Vec<Open>> = RefCell::default();
+}
+
 impl Open {
-    fn new() -> Self {
-        Self { spans: Vec::with_capacity(USUAL_SPANS), offers: Vec::new(), has_error: false }
+    fn begin() -> Self {
+        let kept = ROOMS.try_with(|rooms| rooms.borrow_mut().pop()).ok().flatten();
+        let room = || Self {
+            spans: Vec::with_capacity(USUAL_SPANS),
+            offers: Vec::with_capacity(USUAL_SPANS),
+            has_error: false,
+        };
+        kept.unwrap_or_else(room)
     }
+
+    fn drop_all(mut self) {
+        self.spans.clear();
+        self.offers.clear();
+        self.has_error = false;
+        // A thread that ends has no rooms any more.
+        let _ended = ROOMS.try_with(|rooms| {
+            let mut rooms = rooms.borrow_mut();
+            if rooms.len() < ROOMS_MAX && self.spans.capacity() <= ROOM_SPANS_MAX {
+                rooms.push(self);
+            }
+        });
+    }
+}
+
+/// A trace about which it is decided.
+#[must_use = "it is to be kept or dropped"]
+struct Settled {
+    trace: Open,
+    decision: TraceDecision,
 }
 
 /// What was decided about a trace, for those who come late.
@@ -149,7 +203,9 @@ impl Tail {
         open.spans.push(span);
         buffer.spans += 1;
         if is_root {
-            self.settle(&mut buffer, trace, None);
+            let settled = self.settle(&mut buffer, trace, None);
+            drop(buffer);
+            self.finish(settled);
         }
     }
 
@@ -163,22 +219,25 @@ impl Tail {
     }
 
     /// Decides about a trace, by its root or `already`.
-    fn settle(&self, buffer: &mut Buffer, trace: TraceId, already: Option<TraceDecision>) {
-        let Some(open) = buffer.open.remove(&trace) else { return };
+    fn settle(&self, buffer: &mut Buffer, trace: TraceId, already: Option<TraceDecision>) -> Option<Settled> {
+        let open = buffer.open.remove(&trace)?;
         buffer.spans -= open.spans.len();
         let decision =
             if open.has_error { TraceDecision::Error } else { already.unwrap_or_else(|| self.decide(trace, &open)) };
+        buffer.remember(trace, is_kept(decision));
+        Some(Settled { trace: open, decision })
+    }
+
+    /// Does with a trace what was decided. Nobody has to wait for that.
+    fn finish(&self, settled: Option<Settled>) {
+        let Some(Settled { trace, decision }) = settled else { return };
         c::TRACES.of((decision,)).increment(1);
-        let (is_kept, is_ordinary) = match decision {
-            TraceDecision::Error | TraceDecision::Slow => (true, false),
-            TraceDecision::Exemplar | TraceDecision::Sample => (true, true),
-            TraceDecision::Dropped | TraceDecision::Overflow => (false, true),
-        };
-        buffer.remember(trace, is_kept);
-        if is_kept {
-            self.queue.push(kept(open.spans, &open.offers, is_ordinary));
+        if is_kept(decision) {
+            let is_ordinary = matches!(decision, TraceDecision::Exemplar | TraceDecision::Sample);
+            self.queue.push(kept(trace.spans, &trace.offers, is_ordinary));
         } else {
-            count(SpanResult::SampledOut, open.spans.len());
+            count(SpanResult::SampledOut, trace.spans.len());
+            trace.drop_all();
         }
     }
 
@@ -198,22 +257,25 @@ impl Tail {
 
     /// Decides about the traces that have been waiting for their root for too long: they are slow.
     pub(super) fn sweep(&self, now: Instant) {
-        let mut buffer = self.buffer();
+        let (mut buffer, mut settled) = (self.buffer(), Vec::new());
         while let Some(&(trace, began)) = buffer.oldest.front()
             && now.saturating_duration_since(began) >= ROOT_WITHIN
         {
             buffer.oldest.pop_front();
-            self.settle(&mut buffer, trace, Some(TraceDecision::Slow));
+            settled.push(self.settle(&mut buffer, trace, Some(TraceDecision::Slow)));
         }
+        drop(buffer);
+        settled.into_iter().for_each(|settled| self.finish(settled));
     }
 
     /// The process ends: what failed so far is kept, the rest has no end to judge by.
     fn settle_all(&self) {
         let mut buffer = self.buffer();
         let open: Vec<TraceId> = buffer.open.keys().copied().collect();
-        for trace in open {
-            self.settle(&mut buffer, trace, Some(TraceDecision::Dropped));
-        }
+        let settle = |trace| self.settle(&mut buffer, trace, Some(TraceDecision::Dropped));
+        let settled: Vec<_> = open.into_iter().map(settle).collect();
+        drop(buffer);
+        settled.into_iter().for_each(|settled| self.finish(settled));
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
@@ -235,7 +297,7 @@ impl Buffer {
             }
             self.oldest.push_back((trace, Instant::now()));
         }
-        self.open.entry(trace).or_insert_with(Open::new)
+        self.open.entry(trace).or_insert_with(Open::begin)
     }
 
     /// Makes room by one of the oldest traces in which nothing has failed so far; `false` if there is none.
@@ -258,6 +320,13 @@ impl Buffer {
         }
         self.verdicts_oldest.push_back(trace);
         self.verdicts.insert(trace, Verdict { is_kept, offers: Vec::new() });
+    }
+}
+
+const fn is_kept(decision: TraceDecision) -> bool {
+    match decision {
+        TraceDecision::Error | TraceDecision::Slow | TraceDecision::Exemplar | TraceDecision::Sample => true,
+        TraceDecision::Dropped | TraceDecision::Overflow => false,
     }
 }
 

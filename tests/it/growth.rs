@@ -1,6 +1,7 @@
 //! What must stay true as the tables grow: nothing that runs all day reads a table from end to end, what has served its
 //! time goes, and sales are told without looking at orders.
 
+mod first_minute;
 mod partitions;
 mod reads;
 mod sales;

@@ -244,19 +244,9 @@ impl Grown {
         assert_eq!(gone.expect("a piece"), (1_000, true));
     }
 
-    /// Has the program's connection tell what it has read so far, and reads it.
+    /// What the program has read so far.
     async fn reads(&self) -> Reads {
-        let told = "select pg_stat_force_next_flush()";
-        let app = self.shop.running.app();
-        app.db
-            .read(async |conn| {
-                diesel_async::RunQueryDsl::execute(diesel::sql_query(told), conn).await?;
-                // What was forced happens when the statement is over.
-                diesel_async::RunQueryDsl::execute(diesel::sql_query("select 1"), conn).await?;
-                Ok::<_, paygauge::db::DbError>(())
-            })
-            .await
-            .expect("statistics");
+        tell_reads(&self.shop).await;
         // Partitions count as their table. One of a few pages is rightly read from end to end.
         let all = format!(
             "select name, coalesce(sum(seq_scan) filter (where pg_relation_size(relid) > 65536), 0)::bigint,
@@ -289,6 +279,18 @@ impl Grown {
         };
         after.iter().map(less).collect()
     }
+}
+
+/// Has the program's only connection tell what it has read so far.
+pub(super) async fn tell_reads(shop: &Shop) {
+    let told = "select pg_stat_force_next_flush()";
+    let work = shop.running.app().db.read(async |conn| {
+        diesel_async::RunQueryDsl::execute(diesel::sql_query(told), conn).await?;
+        // What was forced happens when the statement is over.
+        diesel_async::RunQueryDsl::execute(diesel::sql_query("select 1"), conn).await?;
+        Ok::<_, paygauge::db::DbError>(())
+    });
+    work.await.expect("statistics");
 }
 
 /// Of these there are few, of which the planner knows that they are faster read from end to end.
