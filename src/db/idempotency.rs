@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::define_sql_function;
 use diesel::dsl::now;
 use diesel::prelude::*;
+use diesel::sql_types::Text;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -67,6 +69,7 @@ struct NewClaim<'a> {
     resource_id: Uuid,
     response_status: Option<i16>,
     response_body: Option<&'a str>,
+    under_lock: bool,
 }
 
 impl<'a> NewClaim<'a> {
@@ -80,11 +83,18 @@ impl<'a> NewClaim<'a> {
             resource_id: resource,
             response_status: None,
             response_body: None,
+            under_lock: false,
         }
     }
 }
 
-/// Claims a key for `resource`; `false` if it is taken. Waits for a concurrent claim of the same key to commit.
+define_sql_function! {
+    /// Waits until nobody else who called it with the same words is in a transaction.
+    fn lock_key(owner: Text, route: Text, key: Text);
+}
+
+/// Claims a key for `resource`; `false` if it is taken. Waits for a concurrent claim of the same key to commit, whichever
+/// partition that one goes to.
 pub async fn claim(
     conn: &Conn,
     scope: &Scope,
@@ -93,9 +103,16 @@ pub async fn claim(
     keep: Duration,
 ) -> Result<bool, DbError> {
     locks::takes(Rank::Claim, resource);
+    let locked = diesel::select(lock_key(&scope.owner, scope.route, &scope.key)).execute(&mut &*conn);
+    // Sent together, but each statement sees what was committed before it begins.
+    let (locked, known) = futures_util::join!(locked, find(conn, scope));
+    locked?;
+    if known?.is_some() {
+        return Ok(false);
+    }
     let inserted = diesel::insert_into(idempotency_keys::table)
         .values((
-            NewClaim::open(scope, resource),
+            NewClaim { under_lock: true, ..NewClaim::open(scope, resource) },
             idempotency_keys::lease_until.eq(later(lease)),
             idempotency_keys::expires_at.eq(later(keep)),
         ))
@@ -105,8 +122,9 @@ pub async fn claim(
     Ok(inserted == 1)
 }
 
-/// Claims a key that seemed to be free; if it is not, `idempotency_keys_pkey` refuses. Waits for a concurrent claim of
-/// the same key to commit.
+/// Claims a key that was looked for in this transaction and seemed to be free. If it is not, the unique index of today's
+/// partition refuses; it waits for a concurrent claim of the same key to commit. Near the partition's end
+/// `idempotency_keys_under_lock` refuses, and only [`claim`] will do.
 pub async fn claim_free(
     conn: &Conn,
     scope: &Scope,
@@ -235,13 +253,14 @@ pub async fn end_lease(conn: &Conn, resource: Uuid) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Forgets keys whose time is over and that no request holds, the oldest first; returns how many. Waits for no lock: what
-/// somebody has in hand is left for the next time. The order makes it go by the index whatever the share of such keys.
-pub async fn delete_expired(conn: &Conn, limit_rows: i64) -> Result<usize, DbError> {
+/// Forgets keys that lie in no partition of their time, whose own is over, and that no request holds, the oldest first; returns
+/// how many. Waits for no lock: what somebody has in hand is left for the next time. The order makes it go by the index
+/// whatever the share of such keys.
+pub async fn delete_left(conn: &Conn, limit_rows: i64) -> Result<usize, DbError> {
     locks::took_free(Rank::Claim, []);
     let deleted = diesel::sql_query(
-        "delete from idempotency_keys where ctid = any (array(
-             select ctid from idempotency_keys where expires_at < now() and (status = 'done' or lease_until < now())
+        "delete from idempotency_keys_default where ctid = any (array(
+             select ctid from idempotency_keys_default where expires_at < now() and (status = 'done' or lease_until < now())
              order by expires_at limit $1 for update skip locked))",
     )
     .bind::<diesel::sql_types::BigInt, _>(limit_rows)

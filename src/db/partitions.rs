@@ -1,5 +1,5 @@
-//! The tables that lie in partitions by time: `events` by month, the webhook inbox by week. What a partition is, and where it
-//! begins and ends, is said in the migration `partitions` alone.
+//! The tables that lie in partitions by time: `events` by month, the webhook inbox by week, idempotency keys by 15 days. What a
+//! partition is, and where it begins and ends, is said in the migrations `partitions` and `keys` alone.
 
 use std::time::Duration;
 
@@ -27,8 +27,21 @@ pub async fn make_next(conn: &Conn) -> Result<i32, DbError> {
 /// # Errors
 /// As [`make_next`].
 pub async fn drop_oldest_deliveries(conn: &Conn, age: Duration) -> Result<Option<String>, DbError> {
+    drop_oldest(conn, "webhook_inbox", age).await
+}
+
+/// Takes away the oldest idempotency keys, a partition that ended at least so long ago; returns its name.
+///
+/// # Errors
+/// As [`make_next`].
+pub async fn drop_oldest_keys(conn: &Conn, age: Duration) -> Result<Option<String>, DbError> {
+    drop_oldest(conn, "idempotency_keys", age).await
+}
+
+async fn drop_oldest(conn: &Conn, table: &str, age: Duration) -> Result<Option<String>, DbError> {
     wait_briefly(conn).await?;
-    let dropped = diesel::sql_query("select drop_partition('webhook_inbox', now() - $1) as name")
+    let dropped = diesel::sql_query("select drop_partition($1, now() - $2) as name")
+        .bind::<Text, _>(table)
         .bind::<Interval, _>(in_future(age))
         .get_result::<Dropped>(&mut &*conn)
         .await?;

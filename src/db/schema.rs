@@ -153,6 +153,7 @@ diesel::table! {
         lease_until -> Timestamptz,
         created_at -> Timestamptz,
         expires_at -> Timestamptz,
+        under_lock -> Bool,
     }
 }
 

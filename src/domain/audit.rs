@@ -176,7 +176,9 @@ impl AuditRule {
             Self::HistoryChain => "each event starts where the one before ended",
             Self::HistoryLegal => "each event is a step of the state tables",
             Self::HistoryOwner => "an event is about a row that exists, and names that row's order",
-            Self::KeyAnswered => "an idempotency key is answered, or stands for something that exists",
+            Self::KeyAnswered => {
+                "an idempotency key stands for something that exists, is answered when that is decided, and was claimed once"
+            }
             Self::WebhookWhole => "a webhook is stored as it came, once, with an outcome when it was read",
             Self::ApiKeyWhole => "an API key can be checked, and was not revoked before it was made",
             Self::FindingWhole => "a finding's history counts from 1 to its version and ends with its status",

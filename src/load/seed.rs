@@ -126,7 +126,7 @@ pub async fn fill(database: &DbConfig, options: SeedOptions) -> anyhow::Result<S
     let until = clock::now() - ENDED;
     let began = until - TimeDelta::days(i64::from(options.days));
     // Otherwise the past would lie in the default partitions.
-    for table in ["events", "webhook_inbox"] {
+    for table in ["events", "webhook_inbox", "idempotency_keys"] {
         let days = i32::try_from(TimeDelta::num_days(&ENDED) + i64::from(options.days) + 1)?;
         client
             .execute("select make_partitions($1, now() - make_interval(days => $2), now())", &[&table, &days])

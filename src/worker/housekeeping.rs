@@ -1,10 +1,9 @@
 //! Makes room for what will come, and forgets what has served its time: answered idempotency keys and read webhooks. The
 //! history is never deleted.
 //!
-//! A week of webhooks is forgotten by dropping its partition. Keys, and webhooks that went with no partition (an unread one
-//! holds its week, or nobody had made one in time), are deleted in small pieces, each a transaction of its own that waits
-//! for no lock and is cut off if it takes long, with a rest after each: whatever is waiting to be deleted, at most half of
-//! one connection's time goes into it.
+//! Partitions of which the time is over are dropped. What went with none (an unread webhook holds its week, or nobody had made
+//! one in time) is deleted in small pieces, each a transaction of its own that waits for no lock and is cut off if it takes
+//! long, with a rest after each: whatever is waiting to be deleted, at most half of one connection's time goes into it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -24,20 +23,22 @@ const ROUND_LIMIT: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy)]
 enum Piece {
-    /// A week of deliveries.
-    Week,
-    /// Deliveries that went with no week.
-    Left,
-    /// Idempotency keys.
+    /// A partition of deliveries.
+    Deliveries,
+    /// A partition of idempotency keys.
     Keys,
+    /// Deliveries that went with no partition.
+    LeftDeliveries,
+    /// Keys that went with no partition.
+    LeftKeys,
 }
 
 impl Piece {
     /// Whether there may be more of it, when so much of it went.
     const fn is_more(self, gone: usize) -> bool {
         match self {
-            Self::Week => gone > 0,
-            Self::Left | Self::Keys => gone == PIECE_ROWS,
+            Self::Deliveries | Self::Keys => gone > 0,
+            Self::LeftDeliveries | Self::LeftKeys => gone == PIECE_ROWS,
         }
     }
 }
@@ -49,7 +50,7 @@ pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError
     let began = Instant::now();
     let made = app.db.transaction(Tx::Housekeeping, async |conn| partitions::make_next(conn).await).await;
     let (mut gone, mut failed) = (0, made.err());
-    let mut waiting = VecDeque::from([Piece::Week, Piece::Keys, Piece::Left]);
+    let mut waiting = VecDeque::from([Piece::Deliveries, Piece::Keys, Piece::LeftDeliveries, Piece::LeftKeys]);
     while let Some(piece) = waiting.pop_front() {
         let piece_began = Instant::now();
         match take_away(app, piece).await {
@@ -70,14 +71,18 @@ pub async fn sweep(app: &App, stop: &CancellationToken) -> Result<usize, DbError
 }
 
 async fn take_away(app: &App, piece: Piece) -> Result<usize, DbError> {
-    let (retention, rows) = (app.settings.webhook_retention, i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX));
+    let (retention, keep) = (app.settings.webhook_retention, app.settings.idempotency_keep);
+    let rows = i64::try_from(PIECE_ROWS).unwrap_or(i64::MAX);
     app.db
         .transaction(Tx::Housekeeping, async |conn| {
             db::limit_statements(conn, PIECE_LIMIT).await?;
             match piece {
-                Piece::Week => Ok(usize::from(partitions::drop_oldest_deliveries(conn, retention).await?.is_some())),
-                Piece::Left => webhooks::delete_left(conn, retention, rows).await,
-                Piece::Keys => idempotency::delete_expired(conn, rows).await,
+                Piece::Deliveries => {
+                    Ok(usize::from(partitions::drop_oldest_deliveries(conn, retention).await?.is_some()))
+                }
+                Piece::Keys => Ok(usize::from(partitions::drop_oldest_keys(conn, keep).await?.is_some())),
+                Piece::LeftDeliveries => webhooks::delete_left(conn, retention, rows).await,
+                Piece::LeftKeys => idempotency::delete_left(conn, rows).await,
             }
         })
         .await

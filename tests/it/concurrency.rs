@@ -204,7 +204,12 @@ async fn a_sweep_leaves_what_others_hold_and_waits_for_nobody() {
     for key in ["held", "free"] {
         shop.secret.post_as("/v1/orders", &place, key).await.expect(StatusCode::CREATED);
     }
-    shop.sql("update idempotency_keys set expires_at = now() - interval '1 day'").await;
+    // Those that lie in no partition of their time; all others go with theirs.
+    shop.sql(
+        "update idempotency_keys
+         set under_lock = true, created_at = now() - interval '3 years', expires_at = now() - interval '1 day'",
+    )
+    .await;
     let holder = invariants_client(&shop.database).await;
     holder.batch_execute("begin; select 1 from idempotency_keys where key = 'held' for update").await.expect("SQL");
     let sweep = async || {
@@ -212,7 +217,7 @@ async fn a_sweep_leaves_what_others_hold_and_waits_for_nobody() {
             .running
             .app()
             .db
-            .transaction(Tx::Housekeeping, async |conn| db::idempotency::delete_expired(conn, 100).await);
+            .transaction(Tx::Housekeeping, async |conn| db::idempotency::delete_left(conn, 100).await);
         tokio::time::timeout(Duration::from_secs(9), swept).await.expect("no wait for the lock").expect("a sweep")
     };
     assert_eq!(sweep().await, 1);

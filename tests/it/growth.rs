@@ -2,6 +2,7 @@
 //! time goes, and sales are told without looking at orders.
 
 mod first_minute;
+mod keys;
 mod partitions;
 mod reads;
 mod sales;
@@ -13,6 +14,12 @@ use secrecy::ExposeSecret as _;
 
 use crate::support::shop::{Shop, ShopOptions, invariants_client};
 use crate::support::{database, invariants};
+
+/// Keys of three years ago, in no partition of their time. Each was the key of some order that is there.
+const STRAY_KEYS: &str = "insert into idempotency_keys (owner, route, key, fingerprint, status, resource_id, response_status,
+        response_body, lease_until, created_at, expires_at, under_lock)
+    select 'order', 'orders.place', 'stray ' || n, sha256(''), 'done', (select id from orders limit 1), 201, '{}', day, day, day, true
+    from generate_series(1, 6000) n, lateral (select now() - interval '3 years' + n * interval '1 s' as day) at";
 
 /// A database with a history.
 async fn seeded(orders: u64, products: u32, days: u32) -> DbConfig {

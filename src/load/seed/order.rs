@@ -220,6 +220,8 @@ impl<'a> Maker<'a> {
                 &lease,
                 &placed,
                 &until,
+                // No two are the same.
+                "t",
             ],
         );
     }

@@ -71,7 +71,7 @@ impl Table {
             }
             Self::Keys => {
                 "copy idempotency_keys (owner, route, key, fingerprint, status, resource_id, response_status, \
-                 response_body, lease_until, created_at, expires_at) from stdin"
+                 response_body, lease_until, created_at, expires_at, under_lock) from stdin"
             }
             Self::Inbox => {
                 "copy webhook_inbox (id, provider, dedupe_key, payload, received_at, next_at, attempts, processed_at, \

@@ -167,6 +167,15 @@ const SPOILED: &[(AuditRule, &str, &str)] = &[
         "idempotency_keys",
         "update idempotency_keys set resource_id = gen_random_uuid() where resource_id = '{pending}'",
     ),
+    (
+        AuditRule::KeyAnswered,
+        "idempotency_keys",
+        "insert into idempotency_keys (owner, route, key, fingerprint, status, resource_id, response_status, response_body,
+            lease_until, created_at, expires_at, under_lock)
+          select owner, route, key, fingerprint, status, resource_id, response_status, response_body,
+            lease_until, now() - interval '10 years', expires_at, true
+          from idempotency_keys where status = 'done' limit 1",
+    ),
     (AuditRule::WebhookWhole, "webhook_inbox", "update webhook_inbox set payload = 'x' where processed_at is not null"),
     (
         AuditRule::WebhookWhole,

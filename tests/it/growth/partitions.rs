@@ -1,5 +1,5 @@
-//! Tables in partitions by time: a delivery counts once whatever partition it lies in, and partitions come and go while the
-//! shop sells.
+//! Tables in partitions by time: a delivery and a key count once whatever partition they lie in, and partitions come and go
+//! while the shop sells.
 
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::support::{eventually, invariants};
 /// The same delivery, with an id of a moment.
 const DELIVERY: &str = "insert into webhook_inbox (id, provider, dedupe_key, payload)
     values (id_at($1::text::timestamptz), 'toss', 'the same', '')";
+
+const PARTED: [&str; 3] = ["events", "webhook_inbox", "idempotency_keys"];
 
 async fn sweep(shop: &Shop) -> usize {
     housekeeping::sweep(shop.running.app(), &CancellationToken::new()).await.expect("a sweep")
@@ -91,16 +93,20 @@ async fn what_has_served_its_time_goes_and_nothing_else_does() {
     let client = invariants_client(&shop.database).await;
     // The clock goes on meanwhile: what becomes old within the hour is not counted.
     let now: String = client.query_one("select now()::text", &[]).await.expect("SQL").get(0);
+    client.batch_execute(super::STRAY_KEYS).await.expect("SQL");
     let young = &format!(
         "select (select count(*) from idempotency_keys where expires_at > timestamptz '{now}' + interval '1 hour')
              + (select count(*) from webhook_inbox where received_at > timestamptz '{now}' - interval '30 days' + interval '1 hour')"
     );
-    let keys = &format!("select count(*) from idempotency_keys where expires_at < '{now}'");
+    // With the others of its partition a key may stay for as long again.
+    let keys =
+        &format!("select count(*) from idempotency_keys where expires_at < timestamptz '{now}' - interval '15 days'");
     let old =
         &format!("select count(*) from webhook_inbox where received_at < timestamptz '{now}' - interval '37 days'");
     let (kept, over) = (count(&client, young).await, count(&client, old).await);
     assert!(kept > 500 && over > 500, "{kept} and {over}");
-    assert!(count(&client, keys).await > 2_000, "more than two pieces");
+    let strays = "select count(*) from idempotency_keys_default";
+    assert!(count(&client, keys).await > 8_000 && count(&client, strays).await == 6_000);
     let weeks = partitions(&client, "webhook_inbox").await;
     // What nobody has read holds its week.
     let unread =
@@ -110,7 +116,7 @@ async fn what_has_served_its_time_goes_and_nothing_else_does() {
     // Whoever has a week in hand is waited for, but not long, and the keys are not left for that; nor is a key waited for.
     let holder = invariants_client(&shop.database).await;
     let hold = format!(
-        "begin; select from {} limit 1 for update; select from idempotency_keys where expires_at < now() limit 1 for update",
+        "begin; select from {} limit 1 for update; select from idempotency_keys_default limit 1 for update",
         weeks[0]
     );
     holder.batch_execute(&hold).await.expect("SQL");
@@ -118,7 +124,7 @@ async fn what_has_served_its_time_goes_and_nothing_else_does() {
     let held = tokio::time::timeout(Duration::from_secs(20), housekeeping::sweep(shop.running.app(), &never));
     held.await.expect("no long wait").expect_err("it is in use");
     assert!(partitions(&client, "webhook_inbox").await.contains(&weeks[0]));
-    assert_eq!(count(&client, keys).await, 1);
+    assert_eq!(count(&client, strays).await, 1);
     holder.batch_execute("rollback").await.expect("SQL");
 
     // Of a week that is held only what is unread stays: the others hold personal data.
@@ -150,6 +156,7 @@ async fn partitions_come_and_go_while_the_shop_sells_and_nobody_notices() {
     let shop = still(seeded(300, 10, 200).await, settings()).await;
     let client = invariants_client(&shop.database).await;
     let before = partitions(&client, "webhook_inbox").await;
+    let keys_before = partitions(&client, "idempotency_keys").await;
     let product = shop.product(1_000, 1_000).await;
     let inbox = format!("{}/v1/webhooks/toss", shop.base);
     let buyers = futures_util::future::join_all((0..6).map(|buyer| {
@@ -164,20 +171,22 @@ async fn partitions_come_and_go_while_the_shop_sells_and_nobody_notices() {
         }
     }));
     let clerk = async {
-        let mut is_gone = false;
+        let mut gone = [("webhook_inbox", false), ("idempotency_keys", false)];
         for round in 1.. {
-            for table in ["events", "webhook_inbox"] {
+            for table in PARTED {
                 let days = 10 * round.min(12);
                 let make = format!("select make_partitions('{table}', now(), now() + interval '{days} days')");
                 client.batch_execute(&make).await.expect("made");
             }
-            // Not taken away when somebody is in the way; then the next time.
-            client.batch_execute("begin; set local lock_timeout = 100").await.expect("SQL");
-            let dropped =
-                client.query_one("select drop_partition('webhook_inbox', now() - interval '15 days')", &[]).await;
-            client.batch_execute(if dropped.is_ok() { "commit" } else { "rollback" }).await.expect("SQL");
-            is_gone |= dropped.is_ok_and(|name| name.get::<_, Option<String>>(0).is_none());
-            if is_gone && round >= 12 {
+            for (table, is_gone) in &mut gone {
+                // Not taken away when somebody is in the way; then the next time.
+                client.batch_execute("begin; set local lock_timeout = 100").await.expect("SQL");
+                let drop = "select drop_partition($1, now() - interval '15 days')";
+                let dropped = client.query_one(drop, &[table]).await;
+                client.batch_execute(if dropped.is_ok() { "commit" } else { "rollback" }).await.expect("SQL");
+                *is_gone |= dropped.is_ok_and(|name| name.get::<_, Option<String>>(0).is_none());
+            }
+            if gone.iter().all(|(_, is_gone)| *is_gone) && round >= 12 {
                 break;
             }
             assert!(round < 1_000, "somebody is always in the way");
@@ -187,12 +196,18 @@ async fn partitions_come_and_go_while_the_shop_sells_and_nobody_notices() {
     let after = partitions(&client, "webhook_inbox").await;
     assert!(before.len() > 25 && before[..20].iter().all(|week| !after.contains(week)), "{before:?}, {after:?}");
     assert!(after.iter().filter(|week| !before.contains(week)).count() > 10, "{after:?}");
+    let after = partitions(&client, "idempotency_keys").await;
+    assert!(
+        keys_before.len() > 12 && keys_before[..11].iter().all(|span| !after.contains(span)),
+        "{keys_before:?}, {after:?}"
+    );
+    assert!(after.iter().filter(|span| !keys_before.contains(span)).count() > 5, "{after:?}");
     assert_eq!(
         shop.count("select count(*) from orders where status = 'canceled' and created_at > now() - interval '1 hour'")
             .await,
         36
     );
-    for table in ["events", "webhook_inbox"] {
+    for table in PARTED {
         assert_eq!(shop.count(&format!("select count(*) from {table}_default")).await, 0, "{table}");
     }
     invariants::rules(&shop.database).await;

@@ -71,7 +71,7 @@ impl Work {
         (Self::Audit, 2 * A_PAGE),
         (Self::Reconcile, 100),
         (Self::ReconcileLookUps, 2 * A_PAGE),
-        // A piece of 1000 keys; a week of webhooks goes without being read.
+        // A piece of 1000 keys that lie in no partition; partitions go without being read.
         (Self::Retention, 5_000),
         // Everything that is there.
         (Self::SalesFirst, i64::MAX),
@@ -100,6 +100,7 @@ impl Grown {
         shop.awaiting_deposit(&product).await;
         let auditor = Auditor::new(shop.running.app().db.clone(), audit, CancellationToken::new());
         let client = invariants_client(&shop.database).await;
+        client.batch_execute(super::STRAY_KEYS).await.expect("SQL");
         client.batch_execute("vacuum (analyze)").await.expect("SQL");
         let payment_key = shop.payment_key(&paid.0.id);
         Self { shop, client, paid, payment_key, auditor }
@@ -230,34 +231,35 @@ impl Grown {
     }
 
     async fn retain(&self) {
-        let retention = Duration::from_secs(30 * 24 * 60 * 60);
+        let [deliveries, keys] = [30, 15].map(|days| Duration::from_secs(days * 24 * 60 * 60));
         let gone = self
             .shop
             .running
             .app()
             .db
             .transaction(Tx::Housekeeping, async |conn| {
-                let week = partitions::drop_oldest_deliveries(conn, retention).await?;
-                Ok::<_, paygauge::db::DbError>((idempotency::delete_expired(conn, 1_000).await?, week.is_some()))
+                let deliveries = partitions::drop_oldest_deliveries(conn, deliveries).await?;
+                let keys = partitions::drop_oldest_keys(conn, keys).await?;
+                let left = idempotency::delete_left(conn, 1_000).await?;
+                Ok::<_, paygauge::db::DbError>((deliveries.is_some(), keys.is_some(), left))
             })
             .await;
-        assert_eq!(gone.expect("a piece"), (1_000, true));
+        assert_eq!(gone.expect("a piece"), (true, true, 1_000));
     }
 
-    /// What the program has read so far.
-    async fn reads(&self) -> Reads {
+    /// What the program has read so far of each table or partition, which is named by its table and itself.
+    async fn reads(&self) -> BTreeMap<(String, String), (i64, i64)> {
         tell_reads(&self.shop).await;
-        // Partitions count as their table. One of a few pages is rightly read from end to end.
+        // One of a few pages is rightly read from end to end.
         let all = format!(
-            "select name, coalesce(sum(seq_scan) filter (where pg_relation_size(relid) > 65536), 0)::bigint,
-                 coalesce(sum(idx_tup_fetch), 0)::bigint
+            "select name, relname::text, case when pg_relation_size(relid) > 65536 then seq_scan else 0 end, coalesce(idx_tup_fetch, 0)
              from (select coalesce(parent.relname, s.relname)::text as name, s.* from pg_stat_user_tables s
                  left join pg_inherits i on i.inhrelid = s.relid
                  left join pg_class parent on parent.oid = i.inhparent) s
-             where name in {GROWING} group by name"
+             where name in {GROWING}"
         );
         let rows = self.client.query(&all, &[]).await.expect("statistics");
-        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+        rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect()
     }
 
     /// Reads that this work does.
@@ -273,11 +275,13 @@ impl Grown {
         })
         .await;
         let after = self.reads().await;
-        let less = |(name, (scans, rows)): (&String, &(i64, i64))| {
-            let (scans_before, rows_before) = before[name];
-            (name.clone(), (scans - scans_before, rows - rows_before))
-        };
-        after.iter().map(less).collect()
+        let mut reads = Reads::new();
+        for (part, (scans, rows)) in after {
+            let (scans_before, rows_before) = before.get(&part).copied().unwrap_or_default();
+            let sum = reads.entry(part.0).or_default();
+            *sum = (sum.0 + scans - scans_before, sum.1 + rows - rows_before);
+        }
+        reads
     }
 }
 
@@ -339,7 +343,7 @@ async fn what_runs_all_day_reads_what_it_is_about_and_no_table_from_end_to_end()
         ("drop index webhook_inbox_due", Work::Webhooks),
         ("drop index idempotency_keys_in_progress", Work::Gauges),
         ("drop index payments_by_approval", Work::ReconcileLookUps),
-        ("drop index idempotency_keys_by_expiry", Work::Retention),
+        ("drop index idempotency_keys_default_by_expiry", Work::Retention),
         ("drop index events_by_id", Work::Audit),
     ] {
         let most = Work::ALL.iter().find(|(other, _)| *other == work).expect("listed").1;
