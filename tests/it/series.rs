@@ -145,7 +145,14 @@ async fn a_flood_of_paths_headers_and_codes_makes_no_series() {
         let labels = series.split_once('{').filter(|(name, _)| name.starts_with(REQUESTS)).map(|(_, labels)| labels);
         labels.is_some_and(|labels| described.iter().any(|known| labels.starts_with(known)))
     };
-    let new: Vec<_> = after.difference(&before).filter(|series| !is_described(series)).collect();
+    // The tasks whose rounds come seldom may have their first one meanwhile.
+    let is_first_round = |series: &&String| {
+        ["payments_worker_last_success_timestamp_seconds{", "payments_reconciled_until_timestamp_seconds{"]
+            .iter()
+            .any(|name| series.starts_with(name))
+    };
+    let new: Vec<_> =
+        after.difference(&before).filter(|series| !is_described(series) && !is_first_round(series)).collect();
     assert!(new.is_empty(), "{} new series: {new:#?}", new.len());
 
     let of_requests = after.iter().filter(|series| series.starts_with(REQUESTS)).count();

@@ -122,13 +122,15 @@ struct Ours {
 }
 
 impl Ours {
+    /// The payment is read last, since each of these reads sees what was committed before it: if its version is the one of an
+    /// earlier look, nothing has changed from then until now, and the rest is of that moment too.
     async fn read(app: &App, id: PaymentId) -> Result<Self, ResolveError> {
         app.db
             .read(async |conn| {
-                let payment = db::payments::find(conn, id).await?.ok_or(ResolveError::Missing)?;
-                let order = db::orders::find(conn, payment.order_id).await?;
                 let open = cancellations::open_of(conn, id).await?;
                 let given = reconciliations::given_back(conn, &[id]).await?;
+                let payment = db::payments::find(conn, id).await?.ok_or(ResolveError::Missing)?;
+                let order = db::orders::find(conn, payment.order_id).await?;
                 let books = books(&payment, given.into_iter().map(|(_, given)| given).collect());
                 Ok(Self { payment, order, open, books })
             })
