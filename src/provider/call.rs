@@ -160,7 +160,7 @@ impl Door {
         call: impl Fn() -> BoxFuture<'a, Exchange<A>> + Send,
     ) -> (A, Call) {
         let _waiting = ledger::wait_for(Step::PgCall);
-        let span = Span::begin(SpanKind::Internal, format!("pg.{}", permit.operation()));
+        let span = Span::begin(SpanKind::Internal, ["pg", ".", permit.operation().as_str()]);
         span.tell("payments.provider", self.provider.name());
         let tried = async {
             let until = Instant::now() + self.deadline;

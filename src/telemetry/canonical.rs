@@ -4,7 +4,7 @@
 //! fields a line has is known at its end, and `tracing` wants to know at compile time: the fields wait in a
 //! thread-local while the event passes the layer of `logs`, on the same thread and within one call.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -20,6 +20,8 @@ const FIELDS_USUAL: usize = 40;
 thread_local! {
     /// The fields of the line that this thread is writing; empty outside of [`Line::write`].
     static FIELDS: RefCell<Vec<Pair>> = const { RefCell::new(Vec::new()) };
+    /// The room of the line that this thread wrote last.
+    static SPARE: Cell<Vec<Pair>> = const { Cell::new(Vec::new()) };
 }
 
 vocabulary! {
@@ -59,7 +61,9 @@ impl Line {
     /// An empty line.
     #[must_use]
     pub fn new() -> Self {
-        Self(Vec::with_capacity(FIELDS_USUAL))
+        let mut fields = SPARE.take();
+        fields.reserve(FIELDS_USUAL);
+        Self(fields)
     }
 
     /// Adds a word of a closed vocabulary.
@@ -69,7 +73,14 @@ impl Line {
         self
     }
 
-    /// Adds an id, or a cause that the log may show.
+    /// Adds what is known to hold nothing that must not be in a line.
+    #[must_use]
+    pub fn known(mut self, name: &'static str, text: &str) -> Self {
+        self.0.push((name, Value::Known(text.to_owned())));
+        self
+    }
+
+    /// Adds a cause that the log may show.
     #[must_use]
     pub fn text(mut self, name: &'static str, text: &str) -> Self {
         self.0.push((name, Value::Text(text.to_owned())));
@@ -86,8 +97,8 @@ impl Line {
     /// Adds how long it took, where the time went, and what is known about it. Steps that took no time are left out.
     #[must_use]
     pub fn account(mut self, ledger: &Ledger, elapsed: Duration) -> Self {
-        self.0.push(("duration_ms", Value::Millis(millis(elapsed))));
-        self.0.extend(ledger.sheet().pairs());
+        self.0.push(("duration_ms", Value::Millis(Millis::of(elapsed))));
+        ledger.sheet().pairs(&mut self.0);
         let counts = ledger.counts();
         let counted = [
             ("db_queries", counts.db_queries),
@@ -99,10 +110,12 @@ impl Line {
                 self.0.push((name, Value::Whole(count.into())));
             }
         }
-        let steps = ledger.steps().map(|(step, spent)| (field(step), spent));
-        for (name, spent) in std::iter::once(("db_ms", ledger.database())).chain(steps) {
+        let steps = ledger.steps();
+        let database = ledger::of_database(steps.clone());
+        let steps = steps.map(|(step, spent)| (field(step), spent));
+        for (name, spent) in std::iter::once(("db_ms", database)).chain(steps) {
             if !spent.is_zero() {
-                self.0.push((name, Value::Millis(millis(spent))));
+                self.0.push((name, Value::Millis(Millis::of(spent))));
             }
         }
         self
@@ -120,14 +133,16 @@ impl Line {
                 }
             };
         }
-        FIELDS.with_borrow_mut(|fields| *fields = self.0);
+        FIELDS.set(self.0);
         match kind {
             Kind::Request => event!("paygauge::http", "request"),
             Kind::Late => event!("paygauge::http", "finished after its client had left"),
             Kind::Item => event!("paygauge::worker", "item"),
             Kind::Round => event!("paygauge::worker", "round"),
         }
-        FIELDS.with_borrow_mut(Vec::clear);
+        let mut fields = FIELDS.take();
+        fields.clear();
+        SPARE.set(fields);
     }
 }
 
@@ -152,10 +167,34 @@ const fn field(step: Step) -> &'static str {
     }
 }
 
-/// Milliseconds with three decimals.
-#[must_use]
-pub fn millis(elapsed: Duration) -> f64 {
-    (elapsed.as_secs_f64() * 1_000_000.0).round() / 1000.0
+/// Milliseconds as they are told: with three decimals, of which the last ones are left out if they are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Millis {
+    micros: u64,
+}
+
+impl Millis {
+    /// Rounded to a microsecond.
+    #[must_use]
+    pub fn of(elapsed: Duration) -> Self {
+        Self { micros: u64::try_from((elapsed.as_nanos() + 500) / 1_000).unwrap_or(u64::MAX) }
+    }
+}
+
+impl Millis {
+    /// Writes it behind `to`. Whole numbers are written much faster than the shortest form of a fraction is found, and a
+    /// line has ten of them.
+    pub fn push_to(self, to: &mut String) {
+        let (whole, rest) = (self.micros / 1_000, self.micros % 1_000);
+        to.push_str(itoa::Buffer::new().format(whole));
+        if rest > 0 {
+            // The one in front keeps the zeros behind the point.
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(rest + 1_000).trim_end_matches('0');
+            to.push('.');
+            to.push_str(digits.get(1..).unwrap_or_default());
+        }
+    }
 }
 
 /// Marks a request's line as written. To be called before its facts are read: whoever tells one later and sees this
@@ -279,6 +318,25 @@ mod tests {
         let id = payment.to_string();
         let all = for_tests().lines().into_iter().filter_map(|line| serde_json::from_str::<Json>(&line).ok());
         all.filter(|line| line["payment_id"] == id.as_str()).collect()
+    }
+
+    #[test]
+    fn milliseconds_are_told_as_short_as_they_are() {
+        for (nanos, told) in [
+            (0, "0"),
+            (499, "0"),
+            (500, "0.001"),
+            (12_345_000, "12.345"),
+            (12_340_000, "12.34"),
+            (12_300_000, "12.3"),
+            (7_040_000, "7.04"),
+            (250_000_000, "250"),
+            (1_999_999_600, "2000"),
+        ] {
+            let mut text = String::from("=");
+            Millis::of(Duration::from_nanos(nanos)).push_to(&mut text);
+            assert_eq!(text, format!("={told}"));
+        }
     }
 
     fn recovered(_: &()) -> OperationOutcome {

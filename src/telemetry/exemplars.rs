@@ -6,66 +6,31 @@
 //! bounded by the series.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use metrics::Key;
-use opentelemetry::trace::{SpanId, TraceContextExt as _, TraceId};
+use opentelemetry::trace::{SpanId, TraceId};
 
-use super::catalogue::{Measures, MetricInfo};
-use super::{tail, traces};
+use super::catalogue::Measures;
+use super::histogram::Series;
 
 /// An exemplar that is older than this is shown no more.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
 /// A bucket asks for the trace of another example after this.
 const RENEWED_EVERY: Duration = Duration::from_secs(30);
 
-/// A series of a histogram that carries exemplars.
-#[derive(Debug)]
-pub struct Series {
-    id: u32,
-    /// How the lines of its buckets begin in the exposition, up to the bucket's bound: `x_bucket{a="b",le="`.
-    line_start: String,
-    /// Under which name a span carries the value that was measured in it.
-    attribute: String,
-    bounds: &'static [f64],
-    measures: Measures,
-}
-
-impl Series {
-    pub(super) fn new(key: &Key, metric: &MetricInfo) -> Option<Arc<Self>> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (measures, bounds) = (metric.exemplars?, metric.buckets?);
-        let mut line_start = format!("{}_bucket{{", metric.name);
-        for label in key.labels() {
-            line_start.extend([label.key(), "=\"", label.value(), "\","]);
-        }
-        line_start.push_str("le=\"");
-        let last = key.labels().last().map_or("", metrics::Label::value);
-        let attribute = format!("{}.{last}", metric.name);
-        Some(Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), line_start, attribute, bounds, measures }))
-    }
-
-    /// The tightest bucket that holds the value; the last one has no bound.
-    fn bucket(&self, value: f64) -> usize {
-        self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len())
-    }
-}
-
 /// A value that was measured in a span.
 #[derive(Debug, Clone)]
 pub(super) struct Offer {
-    series: Arc<Series>,
+    series: &'static Series,
     pub(super) span: SpanId,
     pub(super) value: f64,
     at: SystemTime,
 }
 
 impl Offer {
-    #[cfg(test)]
-    pub(super) fn new(series: &Arc<Series>, span: SpanId, value: f64, at: SystemTime) -> Self {
-        Self { series: Arc::clone(series), span, value, at }
+    pub(super) const fn new(series: &'static Series, span: SpanId, value: f64, at: SystemTime) -> Self {
+        Self { series, span, value, at }
     }
 
     /// How the span carries the value.
@@ -75,19 +40,7 @@ impl Offer {
 
     /// Whether the value is how long the span lasted, and not only a part of it.
     pub(super) fn is_the_spans_own(&self) -> bool {
-        self.series.measures == Measures::Span
-    }
-}
-
-/// Offers a value to the trace being worked in, if traces are kept at all.
-pub(super) fn offer(series: &Arc<Series>, value: f64) {
-    let Some(tail) = tail::of_this_process() else { return };
-    let context = traces::current();
-    let span = context.span();
-    let span = span.span_context();
-    if span.is_valid() {
-        let series = Arc::clone(series);
-        tail.offer(span.trace_id(), Offer { series, span: span.span_id(), value, at: SystemTime::now() });
+        self.series.measures == Some(Measures::Span)
     }
 }
 
@@ -103,14 +56,14 @@ pub(super) struct Exemplar {
 /// An exemplar that waits for its trace to arrive.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    series: Arc<Series>,
+    series: &'static Series,
     exemplar: Exemplar,
 }
 
 impl Candidate {
     pub(super) fn new(offer: &Offer, trace: TraceId, payment: Option<String>) -> Self {
         let exemplar = Exemplar { trace, payment, value: offer.value, at: offer.at };
-        Self { series: Arc::clone(&offer.series), exemplar }
+        Self { series: offer.series, exemplar }
     }
 }
 
@@ -120,9 +73,9 @@ pub(super) struct Store(Mutex<Places>);
 
 #[derive(Debug, Default)]
 struct Places {
-    shown: BTreeMap<u32, (Arc<Series>, Vec<Option<Exemplar>>)>,
-    /// When a bucket last chose a trace.
-    chosen: HashMap<(u32, usize), SystemTime>,
+    shown: BTreeMap<u32, (&'static Series, Vec<Option<Exemplar>>)>,
+    /// When a bucket last chose a trace, by the number of its series and its own.
+    chosen: Vec<Vec<Option<SystemTime>>>,
 }
 
 impl Store {
@@ -130,14 +83,9 @@ impl Store {
     pub(super) fn choose(&self, offers: &[Offer], now: SystemTime) -> bool {
         let mut places = self.places();
         let is_old = |chosen: &SystemTime| now.duration_since(*chosen).is_ok_and(|age| age >= RENEWED_EVERY);
-        let wanted = offers.iter().any(|offer| {
-            let place = (offer.series.id, offer.series.bucket(offer.value));
-            places.chosen.get(&place).is_none_or(is_old)
-        });
+        let wanted = offers.iter().any(|offer| places.chosen(offer).is_none_or(|chosen| is_old(&chosen)));
         if wanted {
-            for offer in offers {
-                places.chosen.insert((offer.series.id, offer.series.bucket(offer.value)), now);
-            }
+            offers.iter().for_each(|offer| places.choose(offer, now));
         }
         wanted
     }
@@ -147,7 +95,7 @@ impl Store {
         let mut places = self.places();
         for Candidate { series, exemplar } in candidates {
             let bucket = series.bucket(exemplar.value);
-            let empty = || (Arc::clone(&series), vec![None; series.bounds.len() + 1]);
+            let empty = || (series, vec![None; series.bounds.len() + 1]);
             let (_, buckets) = places.shown.entry(series.id).or_insert_with(empty);
             if let Some(place) = buckets.get_mut(bucket)
                 && place.as_ref().is_none_or(|shown| shown.at <= exemplar.at)
@@ -179,6 +127,26 @@ impl Store {
     }
 }
 
+impl Places {
+    fn chosen(&self, offer: &Offer) -> Option<SystemTime> {
+        let buckets = self.chosen.get(usize::try_from(offer.series.id).ok()?)?;
+        buckets.get(offer.series.bucket(offer.value)).copied().flatten()
+    }
+
+    fn choose(&mut self, offer: &Offer, now: SystemTime) {
+        let (id, series) = (usize::try_from(offer.series.id).unwrap_or(usize::MAX), offer.series);
+        if self.chosen.len() <= id {
+            self.chosen.resize_with(id.saturating_add(1), Vec::new);
+        }
+        if let Some(buckets) = self.chosen.get_mut(id) {
+            buckets.resize(series.bounds.len() + 1, None);
+            if let Some(bucket) = buckets.get_mut(series.bucket(offer.value)) {
+                *bucket = Some(now);
+            }
+        }
+    }
+}
+
 /// What the buckets show at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
@@ -199,23 +167,25 @@ impl Shown {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use metrics::Key;
+
     use super::*;
     use crate::telemetry::catalogue::all;
 
-    pub(in crate::telemetry) fn series(name: &'static str, labels: &[(&'static str, &'static str)]) -> Arc<Series> {
+    pub(in crate::telemetry) fn series(name: &'static str, labels: &[(&'static str, &'static str)]) -> &'static Series {
         let metric = all().iter().find(|metric| metric.name == name).expect("in the catalogue");
         let labels: Vec<_> = labels.iter().map(|(key, value)| metrics::Label::new(*key, *value)).collect();
         Series::new(&Key::from_parts(name, labels), metric).expect("it carries exemplars")
     }
 
-    pub(in crate::telemetry) fn confirm() -> Arc<Series> {
+    pub(in crate::telemetry) fn confirm() -> &'static Series {
         series("payments_operation_duration_seconds", &[("operation", "confirm"), ("outcome_class", "ok")])
     }
 
     pub(in crate::telemetry) const LINE: &str =
         r#"payments_operation_duration_seconds_bucket{operation="confirm",outcome_class="ok",le=""#;
 
-    fn candidate(series: &Arc<Series>, value: f64, trace: u128, at: SystemTime) -> Candidate {
+    fn candidate(series: &'static Series, value: f64, trace: u128, at: SystemTime) -> Candidate {
         let offer = Offer::new(series, SpanId::from(7), value, at);
         Candidate::new(&offer, TraceId::from(trace), None)
     }
@@ -223,9 +193,9 @@ pub(super) mod tests {
     #[test]
     fn the_newest_value_stands_at_its_tightest_bucket_and_is_forgotten() {
         let (store, series, now) = (Store::default(), confirm(), SystemTime::now());
-        store.publish(vec![candidate(&series, 0.3, 2, now)]);
-        store.publish(vec![candidate(&series, 0.4, 1, now - Duration::from_secs(1))]);
-        store.publish(vec![candidate(&series, 61.0, 3, now), candidate(&series, 0.25, 4, now)]);
+        store.publish(vec![candidate(series, 0.3, 2, now)]);
+        store.publish(vec![candidate(series, 0.4, 1, now - Duration::from_secs(1))]);
+        store.publish(vec![candidate(series, 61.0, 3, now), candidate(series, 0.25, 4, now)]);
         let shown = store.snapshot(now);
         let trace = |bound: &str| shown.find(LINE, bound).map(|exemplar| exemplar.trace);
         assert_eq!(trace("0.5"), Some(TraceId::from(2)), "an older one does not take its place");
@@ -238,7 +208,7 @@ pub(super) mod tests {
     #[test]
     fn a_bucket_asks_again_only_after_a_while() {
         let (store, series, now) = (Store::default(), confirm(), SystemTime::now());
-        let offer = |value| vec![Offer::new(&series, SpanId::from(7), value, now)];
+        let offer = |value| vec![Offer::new(series, SpanId::from(7), value, now)];
         assert!(store.choose(&offer(0.3), now));
         assert!(!store.choose(&offer(0.4), now), "the same bucket");
         assert!(store.choose(&offer(0.6), now), "another one");
@@ -249,7 +219,7 @@ pub(super) mod tests {
     #[test]
     fn a_series_is_found_as_the_exporter_writes_it() {
         use crate::telemetry::labels::{Operation, OutcomeClass};
-        drop(crate::telemetry::catalogue::OPERATION_DURATION.of((Operation::Confirm, OutcomeClass::Ok)));
+        let _made = crate::telemetry::catalogue::OPERATION_DURATION.of((Operation::Confirm, OutcomeClass::Ok));
         let text = crate::telemetry::for_tests().metrics().render();
         let lines = text.lines().filter(|line| line.starts_with(LINE)).count();
         assert_eq!(lines, confirm().bounds.len() + 1);

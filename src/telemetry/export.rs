@@ -113,6 +113,14 @@ impl Queue {
         self.has_changed.notify_all();
     }
 
+    /// Everything that waits, in its order.
+    #[cfg(test)]
+    pub(super) fn take_all(&self) -> Vec<SpanData> {
+        let mut waiting = self.waiting();
+        waiting.spans = 0;
+        waiting.traces.drain(..).flat_map(|kept| kept.spans).collect()
+    }
+
     /// How many spans wait.
     #[cfg(test)]
     pub(super) fn spans(&self) -> usize {

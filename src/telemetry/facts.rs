@@ -11,7 +11,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use chrono::{NaiveDate, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use uuid::Uuid;
 
+use super::canonical::Millis;
 use super::labels::{
     AuditMode, IdempotencyResult, Operation, OperationOutcome, PaymentMethod, ProviderLabel, Task, TickResult,
     WebhookApplied,
@@ -105,14 +107,18 @@ pub(super) type Pair = (&'static str, Value);
 pub(super) enum Value {
     /// A word of a closed vocabulary.
     Word(&'static str),
-    /// An id of ours, or such words put together.
+    /// Two of them, with a point in between.
+    Words(&'static str, &'static str),
+    /// An id of ours: what stands before the underscore, and the rest.
+    Id(&'static str, Uuid),
+    /// What was looked at already, or was made here: a hash.
     Known(String),
-    /// A code, a hash, or whatever else others may have had a hand in.
+    /// A code, or whatever else others may have had a hand in.
     Text(String),
     /// A count or an amount.
     Whole(i64),
-    /// Milliseconds, with three decimals.
-    Millis(f64),
+    /// Milliseconds.
+    Millis(Millis),
 }
 
 /// The facts of one request or item.
@@ -122,7 +128,7 @@ pub struct Sheet {
     is_told: AtomicBool,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Facts {
     task: Option<Task>,
     round: Option<TickResult>,
@@ -189,10 +195,9 @@ impl Sheet {
         }
     }
 
-    /// Everything that is known, as fields of a line.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = Pair> + use<> {
-        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        facts.pairs()
+    /// Adds everything that is known, as fields of a line.
+    pub(super) fn pairs(&self, to: &mut Vec<Pair>) {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).pairs(to);
     }
 
     /// The line was written: what is told from now on stands in no line, unless somebody writes another.
@@ -207,49 +212,46 @@ impl Sheet {
 }
 
 impl Facts {
-    fn pairs(self) -> impl Iterator<Item = Pair> {
+    fn pairs(&self, to: &mut Vec<Pair>) {
         let counted = |count: i64| (count > 0).then_some(Value::Whole(count));
         let word = |text: Option<&'static str>| text.map(Value::Word);
-        let text = |text: Option<String>| text.map(Value::Text);
-        let id = |id: Option<String>| id.map(Value::Known);
+        let text = |text: Option<&String>| text.cloned().map(Value::Text);
         let (money, attempt) = self.cancel.map_or((self.money, self.attempt), |(money, nth)| (Some(money), Some(nth)));
-        let fields = [
-            ("event", self.event()),
-            ("task", word(self.task.map(Task::as_str))),
-            ("round", word(self.round.map(TickResult::as_str))),
-            ("audit_mode", word(self.audited.map(AuditMode::as_str))),
-            ("operation", word(self.operation.map(Operation::as_str))),
-            ("outcome", word(self.outcome.map(OperationOutcome::as_str))),
-            ("provider", word(self.provider.map(ProviderLabel::as_str))),
-            ("method", word(self.method.map(|method| PaymentMethod::from(Some(method)).as_str()))),
-            ("order_id", id(self.order.map(|id| id.to_string()))),
-            ("payment_id", id(self.payment.map(|id| id.to_string()))),
-            ("cancellation_id", id(self.cancellation.map(|id| id.to_string()))),
-            ("delivery_id", id(self.delivery.map(|id| id.to_string()))),
-            ("amount", money.map(|money| Value::Whole(money.minor))),
-            ("currency", word(money.map(|money| money.currency.code()))),
-            ("attempt_no", attempt.map(|number| Value::Whole(i64::from(number)))),
-            ("decline_class", word(self.declined.map(DeclineClass::as_str))),
-            ("refusal_class", word(self.refused.map(RefusalClass::as_str))),
-            ("doubt", word(self.doubt.map(DoubtReason::as_str))),
-            ("pg_code", text(self.pg_code)),
-            ("pg_request_id", text(self.pg_request_id)),
-            ("idem_result", word(self.idempotency.map(IdempotencyResult::as_str))),
-            ("gate", word(self.is_at_the_gate.then_some("sold_out"))),
-            ("together", self.together.map(|orders| Value::Whole(orders.into()))),
-            ("webhook", word(self.webhook.map(WebhookApplied::as_str))),
-            ("customer", text(self.customer)),
-            ("retries", counted(self.retries)),
-            ("rows", self.rows.map(Value::Whole)),
-        ];
-        fields.into_iter().filter_map(|(name, value)| Some((name, value?)))
+        let mut put = |name, value: Option<Value>| to.extend(value.map(|value| (name, value)));
+        put("event", self.event());
+        put("task", word(self.task.map(Task::as_str)));
+        put("round", word(self.round.map(TickResult::as_str)));
+        put("audit_mode", word(self.audited.map(AuditMode::as_str)));
+        put("operation", word(self.operation.map(Operation::as_str)));
+        put("outcome", word(self.outcome.map(OperationOutcome::as_str)));
+        put("provider", word(self.provider.map(ProviderLabel::as_str)));
+        put("method", word(self.method.map(|method| PaymentMethod::from(Some(method)).as_str())));
+        put("order_id", self.order.map(|id| Value::Id(OrderId::PREFIX, id.uuid())));
+        put("payment_id", self.payment.map(|id| Value::Id(PaymentId::PREFIX, id.uuid())));
+        put("cancellation_id", self.cancellation.map(|id| Value::Id(CancellationId::PREFIX, id.uuid())));
+        put("delivery_id", self.delivery.map(|id| Value::Id(DeliveryId::PREFIX, id.uuid())));
+        put("amount", money.map(|money| Value::Whole(money.minor)));
+        put("currency", word(money.map(|money| money.currency.code())));
+        put("attempt_no", attempt.map(|number| Value::Whole(i64::from(number))));
+        put("decline_class", word(self.declined.map(DeclineClass::as_str)));
+        put("refusal_class", word(self.refused.map(RefusalClass::as_str)));
+        put("doubt", word(self.doubt.map(DoubtReason::as_str)));
+        put("pg_code", text(self.pg_code.as_ref()));
+        put("pg_request_id", text(self.pg_request_id.as_ref()));
+        put("idem_result", word(self.idempotency.map(IdempotencyResult::as_str)));
+        put("gate", word(self.is_at_the_gate.then_some("sold_out")));
+        put("together", self.together.map(|orders| Value::Whole(orders.into())));
+        put("webhook", word(self.webhook.map(WebhookApplied::as_str)));
+        put("customer", self.customer.clone().map(Value::Known));
+        put("retries", counted(self.retries));
+        put("rows", self.rows.map(Value::Whole));
     }
 
     /// What happened, in one word to count lines by: the labels of the metric that counts the same.
     fn event(&self) -> Option<Value> {
         let operation = self.operation?;
         let outcome = self.outcome?;
-        Some(Value::Known(format!("{operation}.{outcome}")))
+        Some(Value::Words(operation.as_str(), outcome.as_str()))
     }
 }
 
@@ -290,6 +292,12 @@ mod tests {
     use crate::domain::money::Currency;
     use crate::telemetry::ledger::Ledger;
 
+    fn told(sheet: &Sheet) -> Vec<Pair> {
+        let mut pairs = Vec::new();
+        sheet.pairs(&mut pairs);
+        pairs
+    }
+
     fn find(pairs: &[Pair], name: &str) -> Option<Value> {
         pairs.iter().find(|(of, _)| *of == name).map(|(_, value)| value.clone())
     }
@@ -307,14 +315,14 @@ mod tests {
             tokio::spawn(detached).await.expect("nothing panics in it");
         };
         ledger.clone().scope(work).await;
-        let pairs = ledger.sheet().pairs().collect::<Vec<_>>();
-        assert_eq!(find(&pairs, "event"), Some(Value::Known("confirm.declined".to_owned())));
-        assert_eq!(find(&pairs, "order_id"), Some(Value::Known(order.to_string())));
+        let pairs = told(ledger.sheet());
+        assert_eq!(find(&pairs, "event"), Some(Value::Words("confirm", "declined")));
+        assert_eq!(find(&pairs, "order_id"), Some(Value::Id("ord", order.uuid())));
         assert_eq!(find(&pairs, "amount"), Some(Value::Whole(12_000)));
         assert_eq!(find(&pairs, "currency"), Some(Value::Word("KRW")));
         assert_eq!(find(&pairs, "payment_id"), None);
         tell(Fact::Order(OrderId::new()));
-        assert_eq!(ledger.sheet().pairs().collect::<Vec<_>>(), pairs, "outside of a request nothing is kept");
+        assert_eq!(told(ledger.sheet()), pairs, "outside of a request nothing is kept");
     }
 
     #[test]
@@ -322,7 +330,7 @@ mod tests {
         let sheet = Sheet::default();
         sheet.note(Fact::PgAnswer { code: Some("EXCEED_MAX_AMOUNT"), request_id: Some("7a9f-01") });
         sheet.note(Fact::PgAnswer { code: Some("Kim Minji, 010-1234-5678"), request_id: None });
-        let pairs = sheet.pairs().collect::<Vec<_>>();
+        let pairs = told(&sheet);
         assert_eq!(find(&pairs, "pg_code"), None, "the newest answer's code, and that was none");
         assert_eq!(find(&pairs, "pg_request_id"), Some(Value::Text("7a9f-01".to_owned())));
         assert_eq!((word(""), word(&"A".repeat(65))), (None, None));
@@ -334,7 +342,7 @@ mod tests {
         sheet.note(Fact::Cancel { money: Money::new(3_000, Currency::KRW), attempt: 2 });
         sheet.note(Fact::Money(Money::new(12_000, Currency::KRW)));
         sheet.note(Fact::Attempt(1));
-        let pairs = sheet.pairs().collect::<Vec<_>>();
+        let pairs = told(&sheet);
         assert_eq!(find(&pairs, "amount"), Some(Value::Whole(3_000)));
         assert_eq!(find(&pairs, "attempt_no"), Some(Value::Whole(2)));
     }
@@ -349,6 +357,6 @@ mod tests {
         assert_ne!(hash, keyed(day.succ_opt().expect("a day"), "customer-4711"));
         let sheet = Sheet::default();
         sheet.note(Fact::Customer("customer-4711"));
-        assert!(!format!("{sheet:?} {:?}", sheet.pairs().collect::<Vec<_>>()).contains("4711"));
+        assert!(!format!("{sheet:?} {:?}", told(&sheet)).contains("4711"));
     }
 }

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
+use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 
 use metrics::{Counter, Gauge, Key, KeyName, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::catalogue::{self, Kind, MetricInfo};
-use super::exemplars::{self, Series};
+use super::histogram::Histogram;
 use super::labels::Label;
 use super::parts::metrics_are_off;
 
@@ -26,19 +26,8 @@ pub(super) fn recorder() -> &'static PrometheusRecorder {
     &RECORDER
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "only an empty list of buckets is refused; they are constants, and tests build it"
-)]
 fn build_recorder() -> PrometheusRecorder {
-    let mut builder = PrometheusBuilder::new();
-    for metric in catalogue::all() {
-        if let Some(buckets) = metric.buckets {
-            let name = Matcher::Full(metric.name.to_owned());
-            builder = builder.set_buckets_for_metric(name, buckets).expect("no list of buckets is empty");
-        }
-    }
-    let recorder = builder.build_recorder();
+    let recorder = PrometheusBuilder::new().build_recorder();
     for metric in catalogue::all() {
         describe(&recorder, metric);
     }
@@ -50,12 +39,13 @@ fn describe(recorder: &PrometheusRecorder, metric: &'static MetricInfo) {
     match metric.kind {
         Kind::Counter => recorder.describe_counter(name, None, metric.help.into()),
         Kind::Gauge => recorder.describe_gauge(name, None, metric.help.into()),
-        Kind::Histogram => recorder.describe_histogram(name, None, metric.help.into()),
+        // `histogram` writes its own.
+        Kind::Histogram => {}
     }
 }
 
 /// A handle of one series.
-pub trait Instrument: Clone + Send + Sync + 'static {
+pub trait Instrument: Send + Sync + 'static {
     /// Makes the series exist.
     fn register(key: &Key) -> Self;
 }
@@ -72,31 +62,9 @@ impl Instrument for Gauge {
     }
 }
 
-/// One series of a histogram. Where the catalogue says so, each value may become an exemplar.
-#[derive(Clone)]
-pub struct Histogram {
-    plain: metrics::Histogram,
-    series: Option<Arc<Series>>,
-}
-
-impl Histogram {
-    /// Counts a value into its bucket, and offers it to the trace being worked in.
-    pub fn record(&self, value: f64) {
-        self.plain.record(value);
-        if let Some(series) = &self.series {
-            exemplars::offer(series, value);
-        }
-    }
-}
-
 impl Instrument for Histogram {
     fn register(key: &Key) -> Self {
-        if metrics_are_off() {
-            return Self { plain: metrics::Histogram::noop(), series: None };
-        }
-        let metric = catalogue::all().iter().find(|metric| metric.name == key.name());
-        let series = metric.and_then(|metric| Series::new(key, metric));
-        Self { plain: recorder().register_histogram(key, &METADATA), series }
+        Self::register(key)
     }
 }
 
@@ -175,11 +143,11 @@ pub(super) enum FromZero<L> {
 }
 
 /// All series of one metric.
-pub(super) struct Family<I, L> {
+pub(super) struct Family<I: 'static, L> {
     name: &'static str,
     labels: &'static [&'static str],
     dense: OnceLock<Box<[OnceLock<I>]>>,
-    sparse: RwLock<BTreeMap<usize, I>>,
+    sparse: RwLock<BTreeMap<usize, &'static I>>,
     typed: PhantomData<fn(L)>,
 }
 
@@ -188,25 +156,26 @@ impl<I: Instrument, L: LabelSet> Family<I, L> {
         Self { name, labels, dense: OnceLock::new(), sparse: RwLock::new(BTreeMap::new()), typed: PhantomData }
     }
 
-    /// The handle of one series, made on first use.
-    pub(super) fn of(&self, labels: L) -> I {
+    /// The handle of one series, made on first use. It is lent: cloned handles are counted, by all threads at one place.
+    pub(super) fn of(&'static self, labels: L) -> &'static I {
         if L::SIZE > DENSE_SERIES {
             return self.of_sparse(labels);
         }
         let cells = self.dense.get_or_init(|| (0..L::SIZE).map(|_| OnceLock::new()).collect());
         match cells.get(labels.index()) {
-            Some(cell) => cell.get_or_init(|| self.register(labels)).clone(),
-            None => self.register(labels),
+            Some(cell) => cell.get_or_init(|| self.register(labels)),
+            None => self.of_sparse(labels),
         }
     }
 
-    fn of_sparse(&self, labels: L) -> I {
+    fn of_sparse(&self, labels: L) -> &'static I {
         let index = labels.index();
         if let Some(handle) = self.sparse.read().unwrap_or_else(PoisonError::into_inner).get(&index) {
-            return handle.clone();
+            return handle;
         }
         let mut handles = self.sparse.write().unwrap_or_else(PoisonError::into_inner);
-        handles.entry(index).or_insert_with(|| self.register(labels)).clone()
+        // Series are bounded, and stay until the process ends.
+        handles.entry(index).or_insert_with(|| Box::leak(Box::new(self.register(labels))))
     }
 
     fn register(&self, labels: L) -> I {
@@ -216,14 +185,14 @@ impl<I: Instrument, L: LabelSet> Family<I, L> {
     }
 
     /// Makes the chosen series exist.
-    pub(super) fn start(&self, from_zero: &FromZero<L>) {
+    pub(super) fn start(&'static self, from_zero: &FromZero<L>) {
         let chosen: fn(L) -> bool = match from_zero {
             FromZero::Never => return,
             FromZero::Every => |_| true,
             FromZero::Those(chosen) => *chosen,
         };
         for labels in (0..L::SIZE).filter_map(L::nth).filter(|labels| chosen(*labels)) {
-            drop(self.of(labels));
+            let _made = self.of(labels);
         }
     }
 }

@@ -139,14 +139,14 @@ impl Ledger {
     }
 
     /// The time spent on each step so far.
-    pub fn steps(&self) -> impl Iterator<Item = (Step, Duration)> + use<> {
+    pub fn steps(&self) -> impl Iterator<Item = (Step, Duration)> + Clone + use<> {
         Step::ALL.iter().copied().zip(self.spent())
     }
 
     /// The time spent on the database so far, including the wait for a connection.
     #[must_use]
     pub fn database(&self) -> Duration {
-        self.steps().filter(|(step, _)| is_database(*step)).map(|(_, spent)| spent).sum()
+        of_database(self.steps())
     }
 
     /// What was done so far.
@@ -181,6 +181,11 @@ impl Ledger {
     fn clock(&self) -> MutexGuard<'_, Clock> {
         self.0.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Which part of these times went to the database.
+pub(super) fn of_database(steps: impl Iterator<Item = (Step, Duration)>) -> Duration {
+    steps.filter(|(step, _)| is_database(*step)).map(|(_, spent)| spent).sum()
 }
 
 const fn is_database(step: Step) -> bool {

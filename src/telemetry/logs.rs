@@ -10,18 +10,19 @@ mod sink;
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
 
-use chrono::{SecondsFormat, Utc};
-use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use chrono::{DateTime, SecondsFormat, Utc};
+use opentelemetry::trace::{SpanId, TraceId};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
+use uuid::Uuid;
 
 use super::facts::Value;
 use super::labels::LogLevel;
 use super::{TelemetryConfig, canonical, record, redact, traces};
 
-pub(super) use self::sink::{MemorySink, Sink};
+pub(super) use self::sink::{LastLines, Lines, MemorySink, Sink};
 
 /// A value longer than this is cut.
 const VALUE_BYTES: usize = 1024;
@@ -67,8 +68,7 @@ impl LogLayer {
 
     /// Writes the line of an event.
     fn line(&self, event: &Event<'_>, room: &mut Room) {
-        let span = traces::current();
-        let ids = Some(span.span().span_context().clone()).filter(SpanContext::is_valid);
+        let ids = traces::current_ids();
         let mut fields = Fields {
             json: self.format == LogFormat::Json,
             value_bytes: if is_ours(event.metadata().target()) { VALUE_BYTES } else { FOREIGN_VALUE_BYTES },
@@ -78,8 +78,8 @@ impl LogLayer {
         canonical::each(|name, value| fields.pair(name, value));
         let json = fields.json;
         match self.format {
-            LogFormat::Json => self.json(event, room, ids.as_ref()),
-            LogFormat::Human => human(event, room, ids.as_ref()),
+            LogFormat::Json => self.json(event, room, ids),
+            LogFormat::Human => human(event, room, ids),
         }
         room.said.push_str(&room.texts);
         match redact::redact(room.said.as_bytes(), json, record::log_redaction) {
@@ -92,14 +92,18 @@ impl LogLayer {
 
     /// What stands before the event's fields, and its message. Only the second can hold what must not be there; scanning
     /// ids would now and then take one for a card number.
-    fn json(&self, event: &Event<'_>, room: &mut Room, ids: Option<&SpanContext>) {
+    fn json(&self, event: &Event<'_>, room: &mut Room, ids: Option<(TraceId, SpanId)>) {
         let metadata = event.metadata();
         let level = LogLevel::of(*metadata.level());
-        append(&mut room.line, format_args!(r#"{{"ts":"{}","level":"{level}","target":"#, now()));
+        room.line.push_str("{\"ts\":\"");
+        room.clock.tell(Utc::now(), &mut room.line);
+        room.line.extend(["\",\"level\":\"", level.as_str(), "\",\"target\":"]);
         push_json(&mut room.line, metadata.target());
         if let Some(ids) = ids {
-            let (trace, span) = (ids.trace_id(), ids.span_id());
-            append(&mut room.line, format_args!(r#","trace_id":"{trace}","span_id":"{span}""#));
+            let line = &mut room.line;
+            traces::with_texts(ids, |trace, span| {
+                line.extend([",\"trace_id\":\"", trace, "\",\"span_id\":\"", span, "\""]);
+            });
         }
         room.line.push_str(&self.constants);
         room.said.push_str(r#","msg":"#);
@@ -118,19 +122,36 @@ fn instance() -> String {
     format!("{}:{}", if host.is_empty() { "unknown" } else { host }, std::process::id())
 }
 
-fn human(event: &Event<'_>, room: &mut Room, ids: Option<&SpanContext>) {
+fn human(event: &Event<'_>, room: &mut Room, ids: Option<(TraceId, SpanId)>) {
     let metadata = event.metadata();
-    append(&mut room.line, format_args!("{} {:>5} {}", now(), metadata.level(), metadata.target()));
+    room.clock.tell(Utc::now(), &mut room.line);
+    append(&mut room.line, format_args!(" {:>5} {}", metadata.level(), metadata.target()));
     if let Some(ids) = ids {
-        append(&mut room.line, format_args!(" [{}]", ids.trace_id()));
+        traces::with_texts(ids, |trace, _| room.line.extend([" [", trace, "]"]));
     }
     // A line break in a message would let a caller forge a second line.
     let message = room.message.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
     room.said.extend([" ", &message]);
 }
 
-fn now() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
+/// The moment of the last line up to its second, which the next ones are likely to share.
+#[derive(Default)]
+struct Clock {
+    second: Option<i64>,
+    text: String,
+}
+
+impl Clock {
+    /// RFC 3339, to the microsecond.
+    fn tell(&mut self, now: DateTime<Utc>, to: &mut String) {
+        if self.second != Some(now.timestamp()) {
+            self.second = Some(now.timestamp());
+            self.text = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+        }
+        // A leap second is told as chrono does: by the second before it.
+        let micros = now.timestamp_subsec_micros() % 1_000_000;
+        append(to, format_args!("{}.{micros:06}Z", self.text.trim_end_matches('Z')));
+    }
 }
 
 fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
@@ -163,6 +184,7 @@ struct Room {
     /// Ids of ours, words of closed vocabularies, counts and durations of a canonical line.
     ours: String,
     line: String,
+    clock: Clock,
 }
 
 impl Room {
@@ -196,12 +218,24 @@ impl Fields<'_> {
 
     /// A field of a canonical line.
     fn pair(&mut self, name: &str, value: &Value) {
+        let (to, json) = (&mut self.room.ours, self.json);
         match value {
             Value::Text(text) => self.text(name, text),
-            Value::Known(text) => push_text(&mut self.room.ours, self.json, name, text),
-            Value::Word(word) => push_text(&mut self.room.ours, self.json, name, word),
-            Value::Whole(number) => push_bare(&mut self.room.ours, self.json, name, number),
-            Value::Millis(millis) => push_bare(&mut self.room.ours, self.json, name, millis),
+            Value::Known(text) => push_words(to, json, name, [text, "", ""]),
+            Value::Word(word) => push_words(to, json, name, [word, "", ""]),
+            Value::Words(one, two) => push_words(to, json, name, [one, ".", two]),
+            Value::Id(prefix, id) => {
+                let mut hex = Uuid::encode_buffer();
+                push_words(to, json, name, [prefix, "_", id.as_simple().encode_lower(&mut hex)]);
+            }
+            Value::Whole(number) => {
+                push_own_name(to, json, name);
+                to.push_str(itoa::Buffer::new().format(*number));
+            }
+            Value::Millis(millis) => {
+                push_own_name(to, json, name);
+                millis.push_to(to);
+            }
         }
     }
 }
@@ -219,6 +253,19 @@ fn push_name(to: &mut String, json: bool, name: &str) {
 fn push_bare(to: &mut String, json: bool, name: &str, value: impl fmt::Display) {
     push_name(to, json, name);
     append(to, format_args!("{value}"));
+}
+
+/// A field's name in a canonical line: none of them is one of those that every line has.
+fn push_own_name(to: &mut String, json: bool, name: &str) {
+    debug_assert!(!OWN_FIELDS.contains(&name), "{name} would hide another");
+    to.extend(if json { [",\"", name, "\":"] } else { [" ", name, "="] });
+}
+
+/// Nothing in what we write ourselves needs escaping.
+fn push_words(to: &mut String, json: bool, name: &str, [one, two, three]: [&str; 3]) {
+    push_own_name(to, json, name);
+    let quote = if json { "\"" } else { "" };
+    to.extend([quote, one, two, three, quote]);
 }
 
 fn push_text(to: &mut String, json: bool, name: &str, value: &str) {
@@ -265,7 +312,13 @@ impl Visit for Fields<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field.name(), &format!("{value:?}"));
+        if field.name() == "message" {
+            let message = &mut self.room.message;
+            append(message, format_args!("{value:?}"));
+            message.truncate(cut(message, VALUE_BYTES).len());
+        } else {
+            self.text(field.name(), &format!("{value:?}"));
+        }
     }
 }
 
@@ -335,7 +388,7 @@ mod tests {
         let instance = read["instance"].as_str().expect("a text");
         assert!(instance.ends_with(&format!(":{}", std::process::id())), "{instance}");
         let ts = read["ts"].as_str().expect("a text");
-        assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok() && ts.ends_with('Z') && ts.len() == 27, "{ts}");
+        assert!(DateTime::parse_from_rfc3339(ts).is_ok() && ts.ends_with('Z') && ts.len() == 27, "{ts}");
     }
 
     #[test]
@@ -346,6 +399,16 @@ mod tests {
         let [line] = lines.as_slice() else { panic!("one event, one line: {lines:?}") };
         assert!(line.ends_with(" INFO paygauge::x first\\nsecond reason=\"two words\" to=[redacted]"), "{line}");
         assert!(!line.contains('\n'));
+    }
+
+    #[test]
+    fn the_moment_is_told_to_the_microsecond_whatever_was_told_before() {
+        let mut clock = Clock::default();
+        for nanos in [999_999_999, 1_000_000_000, 1_000_001_999, 61_000_000_000, 0] {
+            let (now, mut told) = (DateTime::from_timestamp_nanos(nanos), String::new());
+            clock.tell(now, &mut told);
+            assert_eq!(told, now.to_rfc3339_opts(SecondsFormat::Micros, true));
+        }
     }
 
     #[test]

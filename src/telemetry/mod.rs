@@ -13,6 +13,7 @@ mod exemplars;
 mod export;
 pub mod facts;
 mod family;
+mod histogram;
 pub mod labels;
 pub mod ledger;
 mod logs;
@@ -27,31 +28,28 @@ pub mod runtime;
 mod tail;
 pub mod traces;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Once, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::{Key, Label, Level as MetricLevel, Metadata, Recorder as _};
 use metrics_exporter_prometheus::PrometheusHandle;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use self::exemplars::Store;
 pub use self::logs::LogFormat;
-use self::logs::{LogLayer, MemorySink, Sink};
+use self::logs::{LastLines, Lines, LogLayer, MemorySink, Sink};
 pub use self::parts::Parts;
 pub use self::propagate::current_trace_id;
 pub use self::redact::is_clean;
+use self::tail::Tail;
 pub use self::traces::{OtlpProtocol, Span, SpanKind, TracesConfig};
 
-/// How many log lines found no room.
-static DROPPED_LINES: OnceLock<ErrorCounter> = OnceLock::new();
-static DROPPED_LINES_SEEN: AtomicUsize = AtomicUsize::new(0);
+/// The lines of this process, some of which may find no room.
+static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
+static DROPPED_LINES_SEEN: AtomicU64 = AtomicU64::new(0);
 
-/// How often samples of histograms are folded into their buckets.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a text can say which log lines are written.
@@ -110,10 +108,10 @@ pub enum TelemetryError {
 #[derive(Debug)]
 #[must_use = "shutdown() sends the last spans"]
 pub struct Telemetry {
-    tracers: SdkTracerProvider,
+    tail: Option<Arc<Tail>>,
     metrics: MetricsHandle,
     /// Writes the last lines when it goes.
-    lines: Option<WorkerGuard>,
+    lines: Option<LastLines>,
 }
 
 impl Telemetry {
@@ -125,8 +123,8 @@ impl Telemetry {
 
     /// Sends what is left, waiting at most five seconds. Blocks the thread, so it is the last thing to do.
     pub fn shutdown(self) {
-        if let Err(error) = self.tracers.shutdown_with_timeout(SHUTDOWN_TIMEOUT) {
-            tracing::warn!(%error, "the last spans were not sent");
+        if self.tail.is_some_and(|tail| !tail.shut_down(SHUTDOWN_TIMEOUT)) {
+            tracing::warn!(waited_s = SHUTDOWN_TIMEOUT.as_secs(), "the last spans were not sent");
         }
         drop(self.lines);
     }
@@ -172,7 +170,7 @@ impl MetricsHandle {
         self.render_as(Exposition::Text)
     }
 
-    /// The metrics in this format. Reads `/proc` and folds samples, so it belongs on a blocking thread. How long it
+    /// The metrics in this format. Reads `/proc` and writes thousands of lines, so it belongs on a blocking thread. How long it
     /// took and how many samples it gave are told by the next one.
     #[must_use]
     pub fn render_as(&self, exposition: Exposition) -> String {
@@ -181,6 +179,7 @@ impl MetricsHandle {
         let shown = self.exemplars.snapshot(SystemTime::now());
         catalogue::EXEMPLARS_STORED.of(()).set(u32::try_from(shown.count).unwrap_or(u32::MAX));
         let mut text = self.exporter.render();
+        histogram::render(&mut text);
         process::render(&mut text);
         catalogue::SERIES.of(()).set(u32::try_from(openmetrics::samples(&text)).unwrap_or(u32::MAX));
         let written = match exposition {
@@ -198,29 +197,29 @@ impl MetricsHandle {
 /// # Errors
 /// A log filter or an endpoint that cannot be read.
 pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
-    let (sink, guard, dropped) = Sink::stdout();
+    let (lines, last_lines) = Sink::stdout();
     panics::install(config.log_format);
-    let mut telemetry = start(config, sink)?;
+    let mut telemetry = start(config, Sink::Stdout(Arc::clone(&lines)))?;
     // A second call changes nothing of the first one's lines.
-    let _first = DROPPED_LINES.set(dropped);
-    telemetry.lines = Some(guard);
+    let _first = LINES.set(lines);
+    telemetry.lines = Some(last_lines);
     Ok(telemetry)
 }
 
 /// Adds what was dropped since the last look.
 fn count_dropped_lines() {
-    let total = DROPPED_LINES.get().map_or(0, ErrorCounter::dropped_lines);
+    let total = LINES.get().map_or(0, |lines| lines.dropped());
     let before = DROPPED_LINES_SEEN.swap(total, Ordering::Relaxed);
-    record::log_lines_dropped(u64::try_from(total.saturating_sub(before)).unwrap_or(0));
+    record::log_lines_dropped(total.saturating_sub(before));
 }
 
 fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryError> {
     let (filter, parts) = (parse_log_filter(&config.log_filter)?, config.parts);
     parts.apply();
     let exemplars = Arc::new(Store::default());
-    let tracers = traces::provider(&config, Arc::clone(&exemplars))?;
+    let tail = traces::start(&config, Arc::clone(&exemplars))?;
     if parts.traces {
-        traces::set_of_this_process(&tracers);
+        traces::begin_in_this_process(tail.clone());
     }
     // Spans are made by `traces`; those of others would cost something and be read by nobody.
     let wanted = if parts.logs { filter } else { Targets::new() };
@@ -229,7 +228,7 @@ fn start(config: TelemetryConfig, sink: Sink) -> Result<Telemetry, TelemetryErro
     let first = tracing::subscriber::set_global_default(subscriber).is_ok();
     let metrics = start_metrics(config.service_version, config.revision, exemplars);
     tracing::debug!(first, "telemetry is running");
-    Ok(Telemetry { tracers, metrics, lines: None })
+    Ok(Telemetry { tail, metrics, lines: None })
 }
 
 fn start_metrics(version: &'static str, revision: &'static str, exemplars: Arc<Store>) -> MetricsHandle {
@@ -240,17 +239,6 @@ fn start_metrics(version: &'static str, revision: &'static str, exemplars: Arc<S
         let metadata = Metadata::new("paygauge", MetricLevel::INFO, None);
         let labels = vec![Label::new("version", version), Label::new("revision", revision)];
         family::recorder().register_gauge(&Key::from_parts("payments_build_info", labels), &metadata).set(1.0);
-        let upkeep = handle.clone();
-        let spawned = std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(move || {
-            loop {
-                std::thread::sleep(UPKEEP_EVERY);
-                upkeep.run_upkeep();
-            }
-        });
-        if let Err(error) = spawned {
-            // Rendering folds samples too, so a scraped process loses nothing.
-            tracing::warn!(%error, "no thread for the upkeep of metrics");
-        }
     });
     MetricsHandle { exporter: handle, exemplars }
 }

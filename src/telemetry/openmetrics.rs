@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn exemplars_stand_behind_their_bucket_and_nothing_else_changes() {
         let (store, at) = (Store::default(), UNIX_EPOCH + Duration::from_millis(1_800_000_000_250));
-        let offer = Offer::new(&confirm(), SpanId::from(7), 0.3125, at);
+        let offer = Offer::new(confirm(), SpanId::from(7), 0.3125, at);
         store.publish(vec![Candidate::new(&offer, TraceId::from(255), Some("pay_1".to_owned()))]);
         let text = format!(
             "# HELP a_total Things. Why?\n# TYPE a_total counter\na_total{{b=\"c\"}} 1\n\n# TYPE h histogram\n\

@@ -5,9 +5,9 @@
 //! and no PG is sent anything: none documents the header.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
-use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 use super::traces::{self, Span};
@@ -15,8 +15,6 @@ use super::traces::{self, Span};
 const TRACEPARENT: &str = "traceparent";
 /// In which the answer to a request names its trace.
 pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
-/// Says on a link why it is there.
-const LINK_KIND: &str = "payments.link.kind";
 
 /// Why a span links to another trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,23 +72,22 @@ fn is_exact(value: &str) -> bool {
 
 /// Links `span` to the caller's, if the headers name one.
 pub fn link_caller(span: &Span, headers: &HeaderMap) {
+    if !headers.contains_key(TRACEPARENT) {
+        return;
+    }
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
     let caller = caller.span().span_context().clone();
     if caller.is_valid() {
-        span.link(caller, kind(Link::Caller));
+        span.link(caller, Link::Caller.as_str());
     }
 }
 
 /// Links the span being worked in to the root of a trace that is stored on a row.
 pub fn link(stored: Option<&str>, why: Link) {
-    let root = stored.and_then(root_of).filter(|root| current().is_none_or(|own| own.trace_id() != root.trace_id()));
-    if let Some(root) = root {
-        Span::current().link(root, kind(why));
+    let is_anothers = |root: &SpanContext| traces::current_ids().is_none_or(|(own, _)| own != root.trace_id());
+    if let Some(root) = stored.and_then(root_of).filter(is_anothers) {
+        Span::current().link(root, why.as_str());
     }
-}
-
-fn kind(why: Link) -> KeyValue {
-    KeyValue::new(LINK_KIND, why.as_str())
 }
 
 /// The root of one of our traces: `traces` gives it the second half of the trace's id.
@@ -105,28 +102,24 @@ fn root_of(trace: &str) -> Option<SpanContext> {
 /// The span being worked in, as the value of `traceresponse`.
 #[must_use]
 pub fn traceresponse() -> Option<HeaderValue> {
-    current().and_then(|span| HeaderValue::try_from(traceparent(&span)).ok())
-}
-
-fn traceparent(span: &SpanContext) -> String {
-    format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags())
-}
-
-fn current() -> Option<SpanContext> {
-    let span = traces::current().span().span_context().clone();
-    span.is_valid().then_some(span)
+    // Each is made, whether it is kept or not: 01.
+    let told = |trace: &str, span: &str| HeaderValue::try_from(["00-", trace, "-", span, "-01"].concat());
+    traces::with_texts(traces::current_ids()?, told).ok()
 }
 
 /// The trace being worked in: 32 hexadecimal digits.
 #[must_use]
 pub fn current_trace_id() -> Option<String> {
-    current().map(|span| span.trace_id().to_string())
+    traces::current_ids().map(|ids| traces::with_texts(ids, |trace, _| trace.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::KeyValue;
+
     use super::*;
     use crate::telemetry::SpanKind;
+    use crate::telemetry::traces::LINK_KIND;
     use crate::telemetry::traces::tests::spans_of;
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

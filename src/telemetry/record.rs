@@ -34,10 +34,10 @@ pub use self::worker::*;
 
 /// Counts something as going on until it is dropped.
 #[must_use = "dropped at once, it counts nothing"]
-pub struct Active(Gauge);
+pub struct Active(&'static Gauge);
 
 impl Active {
-    fn begin(gauge: Gauge) -> Self {
+    fn begin(gauge: &'static Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge)
     }

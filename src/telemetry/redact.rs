@@ -33,6 +33,7 @@ pub(super) fn redact(line: &[u8], json: bool, mut found: impl FnMut(RedactionRul
     let mut clean: Option<Vec<u8>> = None;
     let mut in_string = !json;
     let mut before = Before::default();
+    let has_at = line.contains(&b'@');
     let mut at = 0;
     while let Some((&byte, rest)) = line.get(at..).and_then(<[u8]>::split_first) {
         if byte == b'\\' && in_string {
@@ -53,7 +54,7 @@ pub(super) fn redact(line: &[u8], json: bool, mut found: impl FnMut(RedactionRul
             continue;
         }
         let text = line.get(at..).unwrap_or_default();
-        let found_here = hit(text, &before).or_else(|| named_value(line, at, &before));
+        let found_here = hit(text, &before, has_at).or_else(|| named_value(line, at, &before));
         if let Some(hit) = found_here {
             found(hit.rule);
             let clean = clean.get_or_insert_with(|| line.get(..at).unwrap_or_default().to_vec());
@@ -131,7 +132,8 @@ fn run(text: &[u8], from: usize, belongs: fn(u8) -> bool) -> usize {
     text.iter().skip(from).take_while(|byte| belongs(**byte)).count()
 }
 
-fn hit(text: &[u8], before: &Before) -> Option<Hit> {
+/// What begins here, if anything; without an `@` in the line, no address does.
+fn hit(text: &[u8], before: &Before, has_at: bool) -> Option<Hit> {
     use RedactionRule as R;
     let first = *text.first()?;
     let new_word = before.ends_word();
@@ -149,7 +151,7 @@ fn hit(text: &[u8], before: &Before) -> Option<Hit> {
         _ => None,
     };
     let known = known.or_else(|| if new_word && first.is_ascii_lowercase() { payment_key(text) } else { None });
-    known.or_else(|| if before.last.is_some_and(is_local_part) { None } else { email(text) })
+    known.or_else(|| if !has_at || before.last.is_some_and(is_local_part) { None } else { email(text) })
 }
 
 /// `{scheme} {credential}`, the scheme in any case.
@@ -242,9 +244,11 @@ fn named_value(line: &[u8], at: usize, before: &Before) -> Option<Hit> {
 fn payment_key(text: &[u8]) -> Option<Hit> {
     let word = run(text, 0, |byte| byte.is_ascii_lowercase() || byte == b'_');
     let digits = run(text, word, |byte| byte.is_ascii_digit());
+    if digits < 14 {
+        return None;
+    }
     let whole = run(text, 0, |byte| is_word(byte) || byte == b'-');
-    let is_moment = digits >= 14
-        && text.get(word..word + 2) == Some(b"20")
+    let is_moment = text.get(word..word + 2) == Some(b"20")
         && matches!(text.get(word + 4..word + 6), Some([b'0', b'1'..=b'9'] | [b'1', b'0'..=b'2']));
     let fits = (2..=16).contains(&word) && is_moment && whole >= word + 18;
     // The last six are what our own lines show of it.

@@ -1,40 +1,31 @@
 //! Which traces are kept: decided in this process when the root of a trace ends, since only then it is known how it
 //! went. Head sampling would lose the one payment that somebody asks for.
 //!
-//! Ended spans wait here for their root. Every root of this process begins a trace of its own (`propagate` continues
+//! Ended spans wait in the room of their trace for its root. Every root of this process begins a trace of its own (`propagate` continues
 //! nobody's), so a trace is what hangs under one local root. Kept is what failed or is not certain, what was slow, what
 //! a bucket of a histogram wants as its exemplar, and one in many of the rest. The memory is bounded: when there is no
 //! room, ordinary traces are given up first; all of it is counted. Spans that end after their root follow its verdict.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use opentelemetry::trace::{SpanId, SpanKind, Status, TraceId};
-use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use opentelemetry::trace::{SpanKind, TraceId};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_sdk::trace::SpanData;
 
 use super::catalogue as c;
 use super::exemplars::{Candidate, Offer, Store};
-use super::export::{Kept, QUEUE_SPANS_MAX, Queue, count};
-use super::labels::{SpanResult, TraceDecision};
+use super::export::{Kept, QUEUE_SPANS_MAX, Queue};
+use super::labels::TraceDecision;
+use super::traces::Trace;
 
 /// Spans that wait for their root at most.
 pub(super) const BUFFERED_SPANS_MAX: usize = 16_384;
 /// Who has no end by then is slow, whatever it is.
 const ROOT_WITHIN: Duration = Duration::from_secs(30);
-/// Verdicts that are remembered for spans that end after their root.
-const VERDICTS_MAX: usize = 4_096;
-/// Room for the spans and values that most traces have, so that they are not moved while their number grows.
-const USUAL_SPANS: usize = 8;
-/// How many rooms each thread keeps for its next traces, and how large one may be for that.
-const ROOMS_MAX: usize = 16;
-const ROOM_SPANS_MAX: usize = 64;
-/// Values of one trace that can become exemplars.
-const OFFERS_MAX: usize = 64;
 /// How many of the oldest traces are looked at to find one to give up.
 const LOOKED_AT: usize = 64;
 /// A request that takes or gives back money, any other request, and an item or round of a worker are slow after this.
@@ -47,22 +38,12 @@ pub(super) const OPERATION: &str = "payments.operation";
 pub(super) const PAYMENT_ID: &str = "payments.payment.id";
 pub(super) const ROWS: &str = "payments.worker.rows";
 
-static TAIL: OnceLock<Arc<Tail>> = OnceLock::new();
-
-/// Where values of this process are offered, if it keeps traces.
-pub(super) fn of_this_process() -> Option<&'static Arc<Tail>> {
-    TAIL.get()
-}
-
-/// Makes this the one to which values are offered; the first stays it.
-pub(super) fn set_of_this_process(tail: &Arc<Tail>) {
-    let _first = TAIL.set(Arc::clone(tail));
-}
-
-/// Holds spans until their root has ended.
+/// Knows the traces that wait for their root.
 #[derive(Debug)]
 pub(super) struct Tail {
-    buffer: Mutex<Buffer>,
+    waiting: Mutex<Waiting>,
+    /// How many spans wait, of all traces.
+    spans: AtomicUsize,
     queue: Queue,
     store: Arc<Store>,
     /// Which share of ordinary traces is kept, 0 to 1.
@@ -89,65 +70,26 @@ impl Hasher for Random {
 }
 
 #[derive(Debug, Default)]
-struct Buffer {
-    open: ByTrace<Open>,
-    /// Open traces in the order of their beginning, with some that are settled in between.
+struct Waiting {
+    traces: ByTrace<Arc<Trace>>,
+    /// In the order of their beginning, with some that are settled in between.
     oldest: VecDeque<(TraceId, Instant)>,
-    spans: usize,
-    verdicts: ByTrace<Verdict>,
-    verdicts_oldest: VecDeque<TraceId>,
 }
 
-/// A trace whose root has not ended.
-#[derive(Debug)]
-struct Open {
-    spans: Vec<SpanData>,
-    offers: Vec<Offer>,
-    has_error: bool,
+/// What a verdict knows about the root of a trace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    is_slow: bool,
+    /// A round of a worker that found nothing to do.
+    is_idle: bool,
 }
 
-thread_local! {
-    /// Of traces that were dropped.
-    static ROOMS: RefCell<Vec<Open>> = RefCell::default();
-}
-
-impl Open {
-    fn begin() -> Self {
-        let kept = ROOMS.try_with(|rooms| rooms.borrow_mut().pop()).ok().flatten();
-        let room = || Self {
-            spans: Vec::with_capacity(USUAL_SPANS),
-            offers: Vec::with_capacity(USUAL_SPANS),
-            has_error: false,
-        };
-        kept.unwrap_or_else(room)
+impl Seen {
+    /// Of a root of this kind that took so long; `told` is what was told about it.
+    pub(super) fn of<'a>(kind: &SpanKind, lasted: Duration, told: impl Fn(&str) -> Option<&'a Value>) -> Self {
+        let is_slow = lasted >= slow_after(kind, told(OPERATION));
+        Self { is_slow, is_idle: told(ROWS) == Some(&Value::I64(0)) }
     }
-
-    fn drop_all(mut self) {
-        self.spans.clear();
-        self.offers.clear();
-        self.has_error = false;
-        // A thread that ends has no rooms any more.
-        let _ended = ROOMS.try_with(|rooms| {
-            let mut rooms = rooms.borrow_mut();
-            if rooms.len() < ROOMS_MAX && self.spans.capacity() <= ROOM_SPANS_MAX {
-                rooms.push(self);
-            }
-        });
-    }
-}
-
-/// A trace about which it is decided.
-#[must_use = "it is to be kept or dropped"]
-struct Settled {
-    trace: Open,
-    decision: TraceDecision,
-}
-
-/// What was decided about a trace, for those who come late.
-#[derive(Debug)]
-struct Verdict {
-    is_kept: bool,
-    offers: Vec<Offer>,
 }
 
 impl Tail {
@@ -156,8 +98,8 @@ impl Tail {
     }
 
     pub(super) fn with_room(keep_ratio: f64, store: Arc<Store>, buffered: usize, queued: usize) -> Arc<Self> {
-        let queue = Queue::new(queued);
-        Arc::new(Self { buffer: Mutex::default(), queue, store, keep_ratio, spans_max: buffered })
+        let (waiting, spans, queue) = (Mutex::default(), AtomicUsize::new(0), Queue::new(queued));
+        Arc::new(Self { waiting, spans, queue, store, keep_ratio, spans_max: buffered })
     }
 
     pub(super) const fn queue(&self) -> &Queue {
@@ -168,171 +110,116 @@ impl Tail {
         &self.store
     }
 
-    /// Takes a value that was measured in a span of this trace.
-    pub(super) fn offer(&self, trace: TraceId, offer: Offer) {
-        let mut buffer = self.buffer();
-        let has_room = buffer.open.len() < self.spans_max;
-        if let Some(verdict) = buffer.verdicts.get_mut(&trace) {
-            if verdict.is_kept {
-                push_bounded(&mut verdict.offers, offer);
-            }
-        } else if has_room {
-            push_bounded(&mut buffer.open(trace).offers, offer);
-        }
+    /// Takes the place of one more span that waits, if there is one.
+    pub(super) fn take_place(&self) -> bool {
+        let one_more = |spans: usize| (spans < self.spans_max).then_some(spans + 1);
+        self.spans.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Takes a span that has ended.
-    fn end(&self, span: SpanData) {
-        let trace = span.span_context.trace_id();
-        let mut buffer = self.buffer();
-        if let Some(verdict) = buffer.verdicts.get_mut(&trace) {
-            let own = span.span_context.span_id();
-            let (offers, others): (Vec<Offer>, _) =
-                std::mem::take(&mut verdict.offers).into_iter().partition(|offer| offer.span == own);
-            verdict.offers = others;
-            let is_kept = verdict.is_kept;
-            drop(buffer);
-            return self.follow(is_kept, span, &offers);
-        }
-        let is_root = span.parent_span_id == SpanId::INVALID;
-        if !is_root && buffer.spans >= self.spans_max && !buffer.give_up_an_ordinary_one() {
-            return count(SpanResult::QueueFull, 1);
-        }
-        let open = buffer.open(trace);
-        open.has_error |= matches!(span.status, Status::Error { .. });
-        open.spans.push(span);
-        buffer.spans += 1;
-        if is_root {
-            let settled = self.settle(&mut buffer, trace, None);
-            drop(buffer);
-            self.finish(settled);
-        }
+    pub(super) fn leave_places(&self, spans: usize) {
+        self.spans.fetch_sub(spans, Ordering::Relaxed);
     }
 
-    /// A span that ends after the verdict about its trace.
-    fn follow(&self, is_kept: bool, span: SpanData, offers: &[Offer]) {
-        if is_kept {
-            self.queue.push(kept(vec![span], offers, false));
-        } else {
-            count(SpanResult::SampledOut, 1);
+    /// Takes a place that one of the oldest traces leaves in which nothing has failed so far; `false` if there is none.
+    /// Not to be called with the room of a trace in hand.
+    pub(super) fn make_place(&self) -> bool {
+        let given_up = self.waiting().take_an_ordinary_one();
+        given_up.is_some_and(|trace| {
+            trace.settle(self, TraceDecision::Overflow);
+            self.take_place()
+        })
+    }
+
+    /// Knows from now on that this trace waits for its root, if that are not too many.
+    pub(super) fn wait_for(&self, trace: &Arc<Trace>) -> bool {
+        let mut waiting = self.waiting();
+        let has_room = waiting.traces.len() < self.spans_max;
+        if has_room {
+            waiting.add(trace);
         }
+        has_room
     }
 
-    /// Decides about a trace, by its root or `already`.
-    fn settle(&self, buffer: &mut Buffer, trace: TraceId, already: Option<TraceDecision>) -> Option<Settled> {
-        let open = buffer.open.remove(&trace)?;
-        buffer.spans -= open.spans.len();
-        let decision =
-            if open.has_error { TraceDecision::Error } else { already.unwrap_or_else(|| self.decide(trace, &open)) };
-        buffer.remember(trace, is_kept(decision));
-        Some(Settled { trace: open, decision })
+    /// It is decided about this trace.
+    pub(super) fn forget(&self, trace: TraceId) {
+        let forgotten = self.waiting().traces.remove(&trace);
+        drop(forgotten);
     }
 
-    /// Does with a trace what was decided. Nobody has to wait for that.
-    fn finish(&self, settled: Option<Settled>) {
-        let Some(Settled { trace, decision }) = settled else { return };
-        c::TRACES.of((decision,)).increment(1);
-        if is_kept(decision) {
-            let is_ordinary = matches!(decision, TraceDecision::Exemplar | TraceDecision::Sample);
-            self.queue.push(kept(trace.spans, &trace.offers, is_ordinary));
-        } else {
-            count(SpanResult::SampledOut, trace.spans.len());
-            trace.drop_all();
-        }
-    }
-
-    fn decide(&self, trace: TraceId, open: &Open) -> TraceDecision {
-        // The root is the span that ended last.
-        let Some(root) = open.spans.last() else { return TraceDecision::Dropped };
-        if root.end_time.duration_since(root.start_time).is_ok_and(|lasted| lasted >= slow_after(root)) {
+    pub(super) fn decide(&self, trace: TraceId, root: Seen, offers: &[Offer]) -> TraceDecision {
+        if root.is_slow {
             TraceDecision::Slow
-        } else if self.store.choose(&open.offers, SystemTime::now()) {
+        } else if self.store.choose(offers, SystemTime::now()) {
             TraceDecision::Exemplar
-        } else if is_sampled(trace, self.keep_ratio) && attribute(root, ROWS) != Some(&Value::I64(0)) {
+        } else if is_sampled(trace, self.keep_ratio) && !root.is_idle {
             TraceDecision::Sample
         } else {
             TraceDecision::Dropped
         }
     }
 
+    /// Hands spans to the receiver's queue, with what was measured in them.
+    pub(super) fn keep(&self, spans: Vec<SpanData>, offers: &[Offer], is_ordinary: bool) {
+        self.queue.push(kept(spans, offers, is_ordinary));
+    }
+
     /// Decides about the traces that have been waiting for their root for too long: they are slow.
     pub(super) fn sweep(&self, now: Instant) {
-        let (mut buffer, mut settled) = (self.buffer(), Vec::new());
-        while let Some(&(trace, began)) = buffer.oldest.front()
+        let (mut waiting, mut late) = (self.waiting(), Vec::new());
+        while let Some(&(trace, began)) = waiting.oldest.front()
             && now.saturating_duration_since(began) >= ROOT_WITHIN
         {
-            buffer.oldest.pop_front();
-            settled.push(self.settle(&mut buffer, trace, Some(TraceDecision::Slow)));
+            waiting.oldest.pop_front();
+            late.extend(waiting.traces.remove(&trace));
         }
-        drop(buffer);
-        settled.into_iter().for_each(|settled| self.finish(settled));
+        drop(waiting);
+        late.into_iter().for_each(|trace| trace.settle(self, TraceDecision::Slow));
     }
 
-    /// The process ends: what failed so far is kept, the rest has no end to judge by.
-    fn settle_all(&self) {
-        let mut buffer = self.buffer();
-        let open: Vec<TraceId> = buffer.open.keys().copied().collect();
-        let settle = |trace| self.settle(&mut buffer, trace, Some(TraceDecision::Dropped));
-        let settled: Vec<_> = open.into_iter().map(settle).collect();
-        drop(buffer);
-        settled.into_iter().for_each(|settled| self.finish(settled));
+    /// The process ends: what failed so far is kept, the rest has no end to judge by. Waits for what is left to be sent;
+    /// `false` if that takes longer than `limit`.
+    pub(super) fn shut_down(&self, limit: Duration) -> bool {
+        let traces = std::mem::take(&mut self.waiting().traces);
+        traces.into_values().for_each(|trace| trace.settle(self, TraceDecision::Dropped));
+        self.queue.close(limit)
     }
 
-    fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many spans wait for their root.
     #[cfg(test)]
     pub(super) fn spans(&self) -> usize {
-        self.buffer().spans
+        self.spans.load(Ordering::Relaxed)
     }
 }
 
-impl Buffer {
-    fn open(&mut self, trace: TraceId) -> &mut Open {
-        if !self.open.contains_key(&trace) {
-            while self.oldest.front().is_some_and(|(first, _)| !self.open.contains_key(first)) {
-                self.oldest.pop_front();
-            }
-            self.oldest.push_back((trace, Instant::now()));
+impl Waiting {
+    fn add(&mut self, trace: &Arc<Trace>) {
+        while self.oldest.front().is_some_and(|(first, _)| !self.traces.contains_key(first)) {
+            self.oldest.pop_front();
         }
-        self.open.entry(trace).or_insert_with(Open::begin)
+        self.oldest.push_back((trace.id(), Instant::now()));
+        self.traces.insert(trace.id(), Arc::clone(trace));
     }
 
-    /// Makes room by one of the oldest traces in which nothing has failed so far; `false` if there is none.
-    fn give_up_an_ordinary_one(&mut self) -> bool {
-        let is_ordinary = |(trace, _): &&(TraceId, Instant)| self.open.get(trace).is_some_and(|open| !open.has_error);
-        let Some(&(trace, _)) = self.oldest.iter().take(LOOKED_AT).find(is_ordinary) else { return false };
-        let Some(given_up) = self.open.remove(&trace) else { return false };
-        self.spans -= given_up.spans.len();
-        count(SpanResult::QueueFull, given_up.spans.len());
-        c::TRACES.of((TraceDecision::Overflow,)).increment(1);
-        self.remember(trace, false);
-        true
-    }
-
-    fn remember(&mut self, trace: TraceId, is_kept: bool) {
-        if self.verdicts_oldest.len() >= VERDICTS_MAX
-            && let Some(first) = self.verdicts_oldest.pop_front()
-        {
-            self.verdicts.remove(&first);
-        }
-        self.verdicts_oldest.push_back(trace);
-        self.verdicts.insert(trace, Verdict { is_kept, offers: Vec::new() });
+    fn take_an_ordinary_one(&mut self) -> Option<Arc<Trace>> {
+        let is_ordinary = |(trace, _): &&(TraceId, Instant)| self.traces.get(trace).is_some_and(|of| !of.has_error());
+        let &(trace, _) = self.oldest.iter().take(LOOKED_AT).find(is_ordinary)?;
+        self.traces.remove(&trace)
     }
 }
 
-const fn is_kept(decision: TraceDecision) -> bool {
+/// Counts what was decided about a trace.
+pub(super) fn count_trace(decision: TraceDecision) {
+    c::TRACES.of((decision,)).increment(1);
+}
+
+pub(super) const fn is_kept(decision: TraceDecision) -> bool {
     match decision {
         TraceDecision::Error | TraceDecision::Slow | TraceDecision::Exemplar | TraceDecision::Sample => true,
         TraceDecision::Dropped | TraceDecision::Overflow => false,
-    }
-}
-
-fn push_bounded(offers: &mut Vec<Offer>, offer: Offer) {
-    if offers.len() < OFFERS_MAX {
-        offers.push(offer);
     }
 }
 
@@ -375,10 +262,9 @@ fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
     span.attributes.iter().find(|attribute| attribute.key.as_str() == key).map(|attribute| &attribute.value)
 }
 
-fn slow_after(root: &SpanData) -> Duration {
-    let takes_money =
-        attribute(root, OPERATION).is_some_and(|value| matches!(value.as_str().as_ref(), "confirm" | "cancel"));
-    match root.span_kind {
+fn slow_after(kind: &SpanKind, operation: Option<&Value>) -> Duration {
+    let takes_money = operation.is_some_and(|value| matches!(value.as_str().as_ref(), "confirm" | "cancel"));
+    match kind {
         SpanKind::Server if takes_money => SLOW_MONEY,
         SpanKind::Server => SLOW_REQUEST,
         SpanKind::Internal | SpanKind::Client | SpanKind::Producer | SpanKind::Consumer => SLOW_WORK,
@@ -389,27 +275,6 @@ fn slow_after(root: &SpanData) -> Duration {
 fn is_sampled(trace: TraceId, keep_ratio: f64) -> bool {
     let [a, b, c, d, ..] = trace.to_bytes();
     f64::from(u32::from_be_bytes([a, b, c, d])) < keep_ratio * (f64::from(u32::MAX) + 1.0)
-}
-
-/// Hands ended spans to [`Tail`].
-#[derive(Debug)]
-pub(super) struct TailProcessor(pub(super) Arc<Tail>);
-
-impl SpanProcessor for TailProcessor {
-    fn on_start(&self, _span: &mut Span, _context: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        self.0.end(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.settle_all();
-        if self.0.queue.close(timeout) { Ok(()) } else { Err(OTelSdkError::Timeout(timeout)) }
-    }
 }
 
 #[cfg(test)]

@@ -4,33 +4,36 @@
 //! enough to link to the root of that trace. Spans carry ids, words of closed vocabularies and durations; events stay
 //! in the log, which masks.
 
-use std::borrow::Cow;
-use std::cell::Cell;
+mod room;
+mod trace;
+
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use opentelemetry::trace::SpanKind;
-use opentelemetry::trace::{
-    SpanBuilder, SpanContext, SpanId, Status, TraceContextExt as _, TraceId, Tracer as _, TracerProvider as _,
-};
-use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use opentelemetry::{KeyValue, Value};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{
-    IdGenerator, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider, SpanExporter as _,
-};
+use opentelemetry_sdk::trace::SpanExporter as _;
+use uuid::Uuid;
 
+#[cfg(test)]
+pub(super) use self::room::LINK_KIND;
+pub use self::room::Name;
+use self::room::Told;
+pub(super) use self::trace::{Open, Trace};
 use super::exemplars::Store;
+use super::histogram::Series;
 use super::labels::{Operation, OperationOutcome};
-use super::tail::{self, Tail, TailProcessor};
+use super::tail::{self, Tail};
 use super::{TelemetryConfig, TelemetryError, export};
+use crate::domain::ids::{OrderId, PaymentId};
 
 /// How long the exporter itself waits for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Room for what most spans tell.
-const USUAL_ATTRIBUTES: usize = 8;
 /// Shorter waits are none.
 const WORTH_TELLING: Duration = Duration::from_millis(1);
 
@@ -75,8 +78,9 @@ impl TracesConfig {
     }
 }
 
-/// Makes spans, and sends those that are kept to the endpoint, if there is one.
-pub(super) fn provider(config: &TelemetryConfig, store: Arc<Store>) -> Result<SdkTracerProvider, TelemetryError> {
+/// Decides about traces, and sends those that are kept to the endpoint, if there is one.
+pub(super) fn start(config: &TelemetryConfig, store: Arc<Store>) -> Result<Option<Arc<Tail>>, TelemetryError> {
+    let Some(endpoint) = &config.traces.otlp_endpoint else { return Ok(None) };
     let resource = Resource::builder_empty()
         .with_service_name("paygauge")
         .with_attributes([
@@ -84,10 +88,6 @@ pub(super) fn provider(config: &TelemetryConfig, store: Arc<Store>) -> Result<Sd
             KeyValue::new("deployment.environment.name", config.environment.clone()),
         ])
         .build();
-    // Every span is made: only its trace's end can tell whether it is worth keeping.
-    let builder = SdkTracerProvider::builder().with_resource(resource.clone()).with_sampler(Sampler::AlwaysOn);
-    let builder = builder.with_id_generator(Ids::default());
-    let Some(endpoint) = &config.traces.otlp_endpoint else { return Ok(builder.build()) };
     // The exporter's HTTP client needs a process-wide choice of cryptography; an earlier one is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
     let tail = Tail::new(config.traces.keep_ratio, store);
@@ -98,8 +98,7 @@ pub(super) fn provider(config: &TelemetryConfig, store: Arc<Store>) -> Result<Sd
         Ok(exporter)
     });
     started.map_err(|reason| TelemetryError::OtlpEndpoint { endpoint: endpoint.clone(), reason })?;
-    tail::set_of_this_process(&tail);
-    Ok(builder.with_span_processor(TailProcessor(tail)).build())
+    Ok(Some(tail))
 }
 
 fn exporter(protocol: OtlpProtocol, endpoint: &str) -> Result<SpanExporter, String> {
@@ -121,42 +120,22 @@ fn traces_url(endpoint: &str) -> String {
     if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") }
 }
 
-/// Random ids, of which a root's span id is the second half of its trace id.
-#[derive(Debug, Default)]
-struct Ids(RandomIdGenerator);
-
-thread_local! {
-    /// The span id that was made last on this thread: the one of the span whose trace id is asked for next.
-    static LAST: Cell<u64> = const { Cell::new(0) };
-}
-
-impl IdGenerator for Ids {
-    fn new_trace_id(&self) -> TraceId {
-        let random = u128::from_be_bytes(self.0.new_trace_id().to_bytes());
-        match LAST.get() {
-            0 => TraceId::from(random),
-            span => TraceId::from(random << 64 | u128::from(span)),
-        }
-    }
-
-    fn new_span_id(&self) -> SpanId {
-        let id = self.0.new_span_id();
-        LAST.set(u64::from_be_bytes(id.to_bytes()));
-        id
-    }
-}
+/// Makes spans, every one: only its trace's end can tell whether it is worth keeping. Without a tail they have ids, and
+/// are not kept.
+#[derive(Debug, Clone)]
+struct Tracer(Option<Arc<Tail>>);
 
 /// What makes this process's spans; none without tracing.
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+static TRACER: OnceLock<Tracer> = OnceLock::new();
 
 tokio::task_local! {
     /// The span being worked in.
-    static CURRENT: Context;
+    static CURRENT: Span;
 }
 
-/// Makes this the one that makes spans; the first stays it.
-pub(super) fn set_of_this_process(tracers: &SdkTracerProvider) {
-    let _first = TRACER.set(tracers.tracer("paygauge"));
+/// Spans are made from now on, and `tail` decides about them; the first stays it.
+pub(super) fn begin_in_this_process(tail: Option<Arc<Tail>>) {
+    let _first = TRACER.set(Tracer(tail));
 }
 
 /// A piece of work as a trace shows it. Clones are the same span; it ends when the last of them is dropped.
@@ -164,71 +143,89 @@ pub(super) fn set_of_this_process(tracers: &SdkTracerProvider) {
 /// It is the current one of what runs in its [`scope`](Self::scope), and nowhere else: what is spawned takes its span
 /// along.
 #[derive(Debug, Clone)]
-pub struct Span(Context);
+pub struct Span(Option<Arc<Open>>);
 
 impl Span {
     /// Begins a part of the span being worked in; outside of any, a trace of its own.
     #[must_use]
-    pub fn begin(kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Self {
-        Self::begin_in(&current(), kind, name.into())
+    pub fn begin(kind: SpanKind, name: impl Into<Name>) -> Self {
+        match Self::current().0 {
+            Some(current) => Self(Some(Arc::new(current.child(kind, name.into())))),
+            None => Self::root(kind, name),
+        }
     }
 
     /// Begins a trace of its own, whatever is being worked in.
     #[must_use]
-    pub fn root(kind: SpanKind, name: impl Into<Cow<'static, str>>) -> Self {
-        Self::begin_in(&Context::new(), kind, name.into())
+    pub fn root(kind: SpanKind, name: impl Into<Name>) -> Self {
+        Self(tracer().map(|Tracer(tail)| Arc::new(Open::root(tail, kind, name.into()))))
     }
 
     /// The span being worked in.
     #[must_use]
     pub fn current() -> Self {
-        Self(current())
-    }
-
-    fn begin_in(parent: &Context, kind: SpanKind, name: Cow<'static, str>) -> Self {
-        let Some(tracer) = tracer() else { return Self(Context::new()) };
-        let attributes = Vec::with_capacity(USUAL_ATTRIBUTES);
-        let builder = SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes);
-        Self(Context::new().with_span(tracer.build_with_context(builder, parent)))
+        CURRENT.try_with(Self::clone).unwrap_or(Self(None))
     }
 
     /// Says something about it.
     pub fn tell(&self, key: &'static str, value: impl Into<Value>) {
-        self.0.span().set_attribute(KeyValue::new(key, value));
+        if let Some(open) = &self.0 {
+            open.tell(key, value);
+        }
     }
 
     /// Work that is done in this span.
     pub fn scope<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        CURRENT.scope(self.0.clone(), work)
+        CURRENT.scope(self.clone(), work)
     }
 
     /// Does something in this span at once.
     pub fn in_scope<T>(&self, act: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.0.clone(), act)
+        CURRENT.sync_scope(self.clone(), act)
     }
 
     /// Links it to another one.
-    pub(super) fn link(&self, to: SpanContext, why: KeyValue) {
-        self.0.span().add_link(to, vec![why]);
+    pub(super) fn link(&self, to: SpanContext, why: &'static str) {
+        if let Some(open) = &self.0 {
+            open.link(to, why);
+        }
     }
 }
 
 #[cfg(not(test))]
-fn tracer() -> Option<&'static SdkTracer> {
-    TRACER.get()
+fn tracer() -> Option<Tracer> {
+    TRACER.get().cloned()
 }
 
 #[cfg(test)]
 use self::tests::tracer;
 
-/// The span being worked in; an invalid one outside of any.
-pub(super) fn current() -> Context {
-    CURRENT.try_with(Context::clone).unwrap_or_default()
+/// Does something with the span being worked in, if there is one.
+fn with_current<T>(act: impl FnOnce(&Open) -> T) -> Option<T> {
+    CURRENT.try_with(|span| span.0.as_deref().map(act)).ok().flatten()
+}
+
+/// The trace and the span being worked in.
+pub(super) fn current_ids() -> Option<(TraceId, SpanId)> {
+    with_current(Open::ids)
+}
+
+/// The ids of a trace and a span, as texts. Those of the library are written digit by digit.
+pub(super) fn with_texts<T>((trace, span): (TraceId, SpanId), act: impl FnOnce(&str, &str) -> T) -> T {
+    let (mut of_trace, mut of_span) = (Uuid::encode_buffer(), Uuid::encode_buffer());
+    let trace = Uuid::from_bytes(trace.to_bytes()).as_simple().encode_lower(&mut of_trace);
+    let span = Uuid::from_u64_pair(u64::from_be_bytes(span.to_bytes()), 0).as_simple().encode_lower(&mut of_span);
+    act(trace, span.get(..16).unwrap_or_default())
+}
+
+/// Offers a value that was measured to the span being worked in.
+pub(super) fn offer(series: &'static Series, value: f64) {
+    with_current(|span| span.offer(series, value)).unwrap_or_default();
 }
 
 /// Says something about the span being worked in.
 fn tell(key: &'static str, value: impl Into<Value>) {
-    current().span().set_attribute(KeyValue::new(key, value));
+    with_current(|span| span.tell(key, value)).unwrap_or_default();
 }
 
 /// A request that the span being worked in sends to a PG: its route without ids, and the server.
@@ -246,15 +243,16 @@ pub struct Sent<'a> {
 
 /// Names the span being worked in after the request that it sends.
 pub fn sends(request: Sent<'_>) {
-    let context = current();
-    let span = context.span();
-    span.update_name(format!("{} {}", request.method, request.template));
-    span.set_attributes([
-        KeyValue::new("http.request.method", request.method),
-        KeyValue::new("url.template", request.template),
-        KeyValue::new("server.address", request.host.to_owned()),
-        KeyValue::new("server.port", i64::from(request.port)),
-    ]);
+    with_current(|span| {
+        span.rename([request.method, " ", request.template].into());
+        span.tell_all([
+            ("http.request.method", Told::Value(request.method.into())),
+            ("url.template", Told::Value(request.template.into())),
+            ("server.address", Told::Value(request.host.to_owned().into())),
+            ("server.port", Told::Value(i64::from(request.port).into())),
+        ]);
+    })
+    .unwrap_or_default();
 }
 
 /// A wait that the span being worked in had, if it is worth telling.
@@ -265,13 +263,15 @@ pub fn waited(key: &'static str, wait: Duration) {
 }
 
 /// The order that the span being worked in is about.
-pub fn about_order(order: &impl std::fmt::Display) {
-    tell("payments.order.id", order.to_string());
+pub fn about_order(order: &OrderId) {
+    let id = Told::Id(OrderId::PREFIX, order.uuid());
+    with_current(|span| span.tell_all([("payments.order.id", id)])).unwrap_or_default();
 }
 
 /// The payment that the span being worked in is about; exemplars of its trace lead to it.
-pub fn about_payment(payment: &impl std::fmt::Display) {
-    tell(tail::PAYMENT_ID, payment.to_string());
+pub fn about_payment(payment: &PaymentId) {
+    let id = Told::Id(PaymentId::PREFIX, payment.uuid());
+    with_current(|span| span.tell_all([(tail::PAYMENT_ID, id)])).unwrap_or_default();
 }
 
 /// How many rows a worker's round dealt with.
@@ -281,10 +281,11 @@ pub fn rows(rows: usize) {
 
 /// A use case ended in the span being worked in. A no is an answer; what is uncertain or failed is an error.
 pub(super) fn ended(operation: Operation, outcome: OperationOutcome) {
-    let context = current();
-    let span = context.span();
-    span.set_attribute(KeyValue::new(tail::OPERATION, operation.as_str()));
-    span.set_attribute(KeyValue::new("payments.outcome", outcome.as_str()));
+    let told = [
+        (tail::OPERATION, Told::Value(operation.as_str().into())),
+        ("payments.outcome", Told::Value(outcome.as_str().into())),
+    ];
+    with_current(|span| span.tell_all(told)).unwrap_or_default();
     match outcome {
         OperationOutcome::PgError | OperationOutcome::Unknown | OperationOutcome::Error => failed(outcome.as_str()),
         OperationOutcome::Success
@@ -297,10 +298,7 @@ pub(super) fn ended(operation: Operation, outcome: OperationOutcome) {
 
 /// The span being worked in is an error of this kind.
 pub fn failed(kind: &'static str) {
-    let context = current();
-    let span = context.span();
-    span.set_attribute(KeyValue::new("error.type", kind));
-    span.set_status(Status::error(kind));
+    with_current(|span| span.fail(kind)).unwrap_or_default();
 }
 
 #[cfg(test)]

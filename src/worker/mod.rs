@@ -149,7 +149,7 @@ async fn or_failed(task: Task, round: impl Future<Output = TickResult>) -> TickR
 impl Worker {
     /// One round of a task, in a trace of its own.
     async fn tick(&self, task: Task, work: impl AsyncFn(&Arc<App>) -> Result<usize, DbError>) {
-        let span = Span::root(SpanKind::Internal, format!("worker {task}"));
+        let span = Span::root(SpanKind::Internal, ["worker", " ", task.as_str()]);
         span.tell("payments.worker.task", task.as_str());
         let (began, worked) = (Instant::now(), AtomicUsize::new(0));
         let round = async {

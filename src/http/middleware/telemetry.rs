@@ -4,7 +4,6 @@
 //! line and the metric come from a drop guard: a handler that panics and a client that hangs up leave them too.
 //! Only the route's template is ever told, never the path, the query or a header's value.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
@@ -14,7 +13,7 @@ use axum::response::Response;
 use tracing::Level;
 use uuid::Uuid;
 
-use crate::telemetry::canonical::{self, Ending, Kind, Line, millis};
+use crate::telemetry::canonical::{self, Ending, Kind, Line, Millis};
 use crate::telemetry::labels::{HttpMethod, Label as _, RouteLabel, StatusLabel};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{Span, SpanKind, propagate, record, traces};
@@ -89,7 +88,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
 }
 
 fn server_span(method: HttpMethod, route: RouteLabel, request_id: &RequestId) -> Span {
-    let span = Span::root(SpanKind::Server, format!("{method} {}", route.text()));
+    let span = Span::root(SpanKind::Server, [method.as_str(), " ", route.text()]);
     span.tell("http.request.method", method.as_str());
     span.tell("http.route", route.text());
     span.tell("request_id", request_id.as_str().to_owned());
@@ -143,10 +142,11 @@ impl Canonical {
     }
 
     fn server_timing(&self) -> String {
-        let mut timing = format!("total;dur={}", millis(self.started.elapsed()));
+        let mut timing = String::from("total;dur=");
+        Millis::of(self.started.elapsed()).push_to(&mut timing);
         for (step, spent) in self.ledger.steps().filter(|(_, spent)| !spent.is_zero()) {
-            let written = write!(timing, ", {step};dur={}", millis(spent));
-            debug_assert!(written.is_ok(), "writing to a String cannot fail");
+            timing.extend([", ", step.as_str(), ";dur="]);
+            Millis::of(spent).push_to(&mut timing);
         }
         timing
     }
@@ -169,7 +169,8 @@ impl Canonical {
             .word("http_route", self.route.text())
             .whole("status", self.status)
             .word("ending", self.ending.as_str())
-            .text("request_id", self.request_id.as_str());
+            // It was looked at when it came, or is ours.
+            .known("request_id", self.request_id.as_str());
         if let Some(code) = self.code {
             line = line.word("code", code.0);
         }

@@ -4,7 +4,8 @@ use metrics::Counter;
 
 use super::{KRW, Kind, LabelInfo, MetricInfo, ORDERS, PAY, STATE, STEPS, Unit, real};
 use crate::domain::evidence::DeclineClass;
-use crate::telemetry::family::{Family, FromZero, Histogram};
+use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{
     Aggregate, CurrencyLabel, DoubtCause, DoubtResolution, FunnelStage, InTime, InquiryResult, Label, MoneyMove,
     Operation, OperationOutcome, OutcomeClass, PaymentMethod, ProviderLabel, ReservationResult, StatusWord, Step,

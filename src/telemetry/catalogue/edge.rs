@@ -3,7 +3,8 @@
 use metrics::{Counter, Gauge};
 
 use super::{HTTP, Kind, LabelInfo, MetricInfo, Unit, real};
-use crate::telemetry::family::{Family, FromZero, Histogram};
+use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{
     HttpMethod, IdempotencyResult, IdempotentRoute, Label, ProviderLabel, RejectionReason, RouteLabel, StatusLabel,
     StreamEnd, WebhookReceived,

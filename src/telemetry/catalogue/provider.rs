@@ -3,7 +3,8 @@
 use metrics::{Counter, Gauge};
 
 use super::{Kind, LabelInfo, MetricInfo, PAY, Unit, real};
-use crate::telemetry::family::{Family, FromZero, Histogram};
+use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{
     AdmissionRefusal, BreakerState, Label, Lane, ProviderLabel, ProviderOperation, ProviderOutcome, StatusLabel,
 };

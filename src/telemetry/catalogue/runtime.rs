@@ -3,7 +3,8 @@
 use metrics::{Counter, Gauge};
 
 use super::{DB, Kind, LabelInfo, MetricInfo, Unit};
-use crate::telemetry::family::{Family, FromZero, Histogram};
+use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{Label, LogLevel, RedactionRule, SpanResult, TraceDecision};
 
 catalogue! {

@@ -5,7 +5,8 @@ use metrics::{Counter, Gauge};
 use super::{Kind, LAG, LabelInfo, MetricInfo, Unit, real};
 use crate::domain::audit::AuditRule;
 use crate::domain::reconciliation::FindingKind;
-use crate::telemetry::family::{Family, FromZero, Histogram};
+use crate::telemetry::family::{Family, FromZero};
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{AuditMode, Label, ProviderLabel, ReconcileOutcome, Task, TickResult, WebhookApplied};
 
 catalogue! {

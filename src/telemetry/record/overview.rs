@@ -79,7 +79,7 @@ pub fn overview(figures: &Overview, now: DateTime<Utc>) {
     let of = |found: Option<Backlog>| found.unwrap_or_default();
     for kind in UnresolvedKind::ALL {
         let found = figures.unresolved.iter().find(|(of, _)| of == kind);
-        of(found.map(|found| found.1)).show(&c::UNRESOLVED.of((*kind,)), &c::OLDEST_UNRESOLVED.of((*kind,)));
+        of(found.map(|found| found.1)).show(c::UNRESOLVED.of((*kind,)), c::OLDEST_UNRESOLVED.of((*kind,)));
         for currency in CurrencyLabel::ALL {
             let same = figures.unresolved_amounts.iter().filter(|(of, in_, _)| (of, in_) == (kind, currency));
             let amount: i64 = same.map(|(.., amount)| amount).sum();
@@ -88,18 +88,18 @@ pub fn overview(figures: &Overview, now: DateTime<Utc>) {
     }
     for state in OPEN_STATES {
         let found = figures.in_state.iter().find(|(aggregate, status, _)| (*aggregate, *status) == state);
-        of(found.map(|found| found.2)).show(&c::IN_STATE.of(state), &c::OLDEST_IN_STATE.of(state));
+        of(found.map(|found| found.2)).show(c::IN_STATE.of(state), c::OLDEST_IN_STATE.of(state));
     }
     for kind in FindingKind::ALL {
         let found = figures.findings.iter().find(|(of, _)| of == kind);
-        of(found.map(|found| found.1)).show(&c::FINDINGS_OPEN.of((*kind,)), &c::FINDINGS_OLDEST.of((*kind,)));
+        of(found.map(|found| found.1)).show(c::FINDINGS_OPEN.of((*kind,)), c::FINDINGS_OLDEST.of((*kind,)));
     }
     for (provider, until) in &figures.reconciled {
         c::RECONCILED_UNTIL.of((*provider,)).set(moment(*until));
     }
     c::STOCK_HELD.of(()).set(float(figures.stock_held_units));
-    figures.holds_overdue.show(&c::HOLDS_OVERDUE.of(()), &c::OLDEST_OVERDUE_HOLD.of(()));
-    figures.webhooks_pending.show(&c::INBOX_PENDING.of(()), &c::INBOX_OLDEST.of(()));
+    figures.holds_overdue.show(c::HOLDS_OVERDUE.of(()), c::OLDEST_OVERDUE_HOLD.of(()));
+    figures.webhooks_pending.show(c::INBOX_PENDING.of(()), c::INBOX_OLDEST.of(()));
     c::IDEMPOTENCY_OLDEST.of(()).set(moment(figures.idempotency_oldest_at));
     c::DB_BLOCKED.of(()).set(float(figures.server.blocked_sessions));
     c::DB_OLDEST_TX.of(()).set(moment(figures.server.oldest_transaction_at));

@@ -1,53 +1,30 @@
 //! What our spans become: ids, roots, errors; and that events do not.
 
 use std::cell::RefCell;
-use std::sync::Mutex;
 
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{self as sdk, SpanData, SpanProcessor};
+use opentelemetry::trace::Status;
+use opentelemetry_sdk::trace::SpanData;
 
 use super::*;
 use crate::telemetry::propagate::current_trace_id;
 
 thread_local! {
     /// What makes the spans of this test.
-    static OWN: RefCell<Option<SdkTracer>> = const { RefCell::new(None) };
+    static OWN: RefCell<Option<Tracer>> = const { RefCell::new(None) };
 }
 
 /// The test's own tracer, or else the process's.
-pub(super) fn tracer() -> Option<SdkTracer> {
+pub(super) fn tracer() -> Option<Tracer> {
     OWN.with_borrow(Clone::clone).or_else(|| TRACER.get().cloned())
 }
 
-/// Remembers every span that ended.
-#[derive(Debug, Clone, Default)]
-pub(in crate::telemetry) struct Ended(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanProcessor for Ended {
-    fn on_start(&self, _span: &mut sdk::Span, _context: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        self.0.lock().expect("spans").push(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
-/// The spans that `act` makes, in the order of their ends.
+/// The spans that `act` makes, in the order of the ends of their traces and, within each, of their own.
 pub(in crate::telemetry) fn spans_of(act: impl FnOnce()) -> Vec<SpanData> {
-    let ended = Ended::default();
-    let builder = SdkTracerProvider::builder().with_id_generator(Ids::default());
-    let tracers = builder.with_span_processor(ended.clone()).build();
-    OWN.set(Some(tracers.tracer("test")));
+    let tail = Tail::new(1.0, Arc::default());
+    OWN.set(Some(Tracer(Some(Arc::clone(&tail)))));
     act();
     OWN.set(None);
-    std::mem::take(&mut *ended.0.lock().expect("spans"))
+    tail.queue().take_all()
 }
 
 fn of(name: &'static str) -> Span {
@@ -78,11 +55,23 @@ fn the_root_of_a_trace_is_found_by_the_traces_id_alone() {
 }
 
 #[test]
+fn ids_are_written_as_the_library_writes_them() {
+    for (trace, span) in
+        [(1, 0xfedc_ba98_7654_3210), (u128::MAX, u64::MAX), (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 1)]
+    {
+        let ids = (TraceId::from(trace), SpanId::from(span));
+        let texts = with_texts(ids, |trace, span| (trace.to_owned(), span.to_owned()));
+        assert_eq!(texts, (ids.0.to_string(), ids.1.to_string()));
+    }
+}
+
+#[test]
 fn an_item_is_a_root_of_its_own_and_a_doubt_is_an_error_where_a_no_is_none() {
+    let payment = PaymentId::new();
     let spans = spans_of(|| {
         of("round").in_scope(|| {
             Span::root(SpanKind::Internal, "recover payment").in_scope(|| {
-                about_payment(&"pay_1");
+                about_payment(&payment);
                 ended(Operation::Recover, OperationOutcome::Unknown);
             });
             ended(Operation::Confirm, OperationOutcome::Declined);
@@ -93,7 +82,8 @@ fn an_item_is_a_root_of_its_own_and_a_doubt_is_an_error_where_a_no_is_none() {
     assert_ne!(item.span_context.trace_id(), round.span_context.trace_id());
     assert_eq!((&item.status, &round.status), (&Status::error("unknown"), &Status::Unset));
     let told: Vec<_> = item.attributes.iter().map(|told| format!("{}={}", told.key, told.value)).collect();
-    let wanted = ["payments.payment.id=pay_1", "payments.operation=recover", "error.type=unknown"];
+    let id = format!("payments.payment.id={payment}");
+    let wanted = [id.as_str(), "payments.operation=recover", "error.type=unknown"];
     assert!(wanted.iter().all(|wanted| told.iter().any(|told| told == wanted)), "{told:?}");
 }
 
