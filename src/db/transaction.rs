@@ -218,7 +218,7 @@ impl Account {
     /// The connection that was wanted since `wanted` is there.
     fn begin(tx: Tx, wanted: Instant) -> Self {
         let busy = Instant::now();
-        let span = Span::begin(SpanKind::Internal, format!("tx {tx}"));
+        let span = Span::begin(SpanKind::Internal, ["tx", " ", tx.as_str()]);
         span.tell("db.system.name", "postgresql");
         span.tell("payments.tx.name", tx.as_str());
         Self { tx, span, busy, waited: busy - wanted, locked: ledger::handle().total(Step::LockWait) }
