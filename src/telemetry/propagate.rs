@@ -84,8 +84,8 @@ pub fn link_caller(span: &Span, headers: &HeaderMap) {
 
 /// Links the span being worked in to the root of a trace that is stored on a row.
 pub fn link(stored: Option<&str>, why: Link) {
-    let is_anothers = |root: &SpanContext| traces::current_ids().is_none_or(|(own, _)| own != root.trace_id());
-    if let Some(root) = stored.and_then(root_of).filter(is_anothers) {
+    let is_of_another = |root: &SpanContext| traces::current_ids().is_none_or(|(own, _)| own != root.trace_id());
+    if let Some(root) = stored.and_then(root_of).filter(is_of_another) {
         Span::current().link(root, why.as_str());
     }
 }
