@@ -118,7 +118,9 @@ impl Reader {
             url: SecretString::from(url),
             pool_connections_max: self.connections_max(),
             pool_wait: self.duration("PAYGAUGE_DB_POOL_WAIT_SECONDS", second, 60, Duration::from_secs(3)),
-            statement_timeout: self.duration("PAYGAUGE_DB_STATEMENT_SECONDS", second, 600, Duration::from_secs(10)),
+            // A transaction lasts twice as long at most, and those that claim a key must be over well within ten minutes
+            // (the migration `keys`).
+            statement_timeout: self.duration("PAYGAUGE_DB_STATEMENT_SECONDS", second, 60, Duration::from_secs(10)),
             lock_timeout: self.duration("PAYGAUGE_DB_LOCK_SECONDS", second, 600, Duration::from_secs(5)),
             root_cert_file: self.text("PAYGAUGE_DB_ROOT_CERT").map(PathBuf::from),
         }

@@ -220,7 +220,7 @@ impl<'a> Maker<'a> {
                 &lease,
                 &placed,
                 &until,
-                // No two are the same.
+                // Under lock, so that any moment will do; no two keys are the same.
                 "t",
             ],
         );
