@@ -5,14 +5,14 @@
 //! There is one place per bucket of each series, the newest wins, and it is forgotten after a while; so the memory is
 //! bounded by the series.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{SpanId, TraceId};
 
 use super::catalogue::Measures;
-use super::histogram::Series;
+use super::histogram::Measured;
 
 /// An exemplar that is older than this is shown no more.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
@@ -20,27 +20,21 @@ const SHOWN_FOR: Duration = Duration::from_secs(600);
 const RENEWED_EVERY: Duration = Duration::from_secs(30);
 
 /// A value that was measured in a span.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Offer {
-    series: &'static Series,
+    pub(super) measured: Measured,
     pub(super) span: SpanId,
-    pub(super) value: f64,
-    at: SystemTime,
 }
 
 impl Offer {
-    pub(super) const fn new(series: &'static Series, span: SpanId, value: f64, at: SystemTime) -> Self {
-        Self { series, span, value, at }
-    }
-
     /// How the span carries the value.
     pub(super) fn attribute(&self) -> &str {
-        &self.series.attribute
+        self.measured.series.attribute()
     }
 
     /// Whether the value is how long the span lasted, and not only a part of it.
     pub(super) fn is_the_spans_own(&self) -> bool {
-        self.series.measures == Some(Measures::Span)
+        self.measured.series.measures == Some(Measures::Span)
     }
 }
 
@@ -56,14 +50,15 @@ pub(super) struct Exemplar {
 /// An exemplar that waits for its trace to arrive.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    series: &'static Series,
+    place: usize,
     exemplar: Exemplar,
 }
 
 impl Candidate {
-    pub(super) fn new(offer: &Offer, trace: TraceId, payment: Option<String>) -> Self {
-        let exemplar = Exemplar { trace, payment, value: offer.value, at: offer.at };
-        Self { series: offer.series, exemplar }
+    /// `at` is when it was decided to keep the trace.
+    pub(super) const fn new(offer: &Offer, trace: TraceId, payment: Option<String>, at: SystemTime) -> Self {
+        let Offer { measured, .. } = *offer;
+        Self { place: measured.place(), exemplar: Exemplar { trace, payment, value: measured.value, at } }
     }
 }
 
@@ -71,11 +66,12 @@ impl Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Store(Mutex<Places>);
 
+/// By the place of a bucket among those of all series.
 #[derive(Debug, Default)]
 struct Places {
-    shown: BTreeMap<u32, (&'static Series, Vec<Option<Exemplar>>)>,
-    /// When a bucket last chose a trace, by the number of its series and its own.
-    chosen: Vec<Vec<Option<SystemTime>>>,
+    shown: BTreeMap<usize, Exemplar>,
+    /// When a bucket last chose a trace.
+    chosen: Vec<Option<SystemTime>>,
 }
 
 impl Store {
@@ -93,33 +89,19 @@ impl Store {
     /// Shows them: their traces have arrived.
     pub(super) fn publish(&self, candidates: Vec<Candidate>) {
         let mut places = self.places();
-        for Candidate { series, exemplar } in candidates {
-            let bucket = series.bucket(exemplar.value);
-            let empty = || (series, vec![None; series.bounds.len() + 1]);
-            let (_, buckets) = places.shown.entry(series.id).or_insert_with(empty);
-            if let Some(place) = buckets.get_mut(bucket)
-                && place.as_ref().is_none_or(|shown| shown.at <= exemplar.at)
-            {
-                *place = Some(exemplar);
+        for Candidate { place, exemplar } in candidates {
+            let is_newest = places.shown.get(&place).is_none_or(|shown| shown.at <= exemplar.at);
+            if is_newest {
+                places.shown.insert(place, exemplar);
             }
         }
     }
 
-    /// What is shown at `now`, by the start of a bucket's line and its bound.
-    pub(super) fn snapshot(&self, now: SystemTime) -> Shown {
+    /// What is shown at `now`, by the place of its bucket.
+    pub(super) fn snapshot(&self, now: SystemTime) -> BTreeMap<usize, Exemplar> {
         let mut places = self.places();
-        let is_old = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age >= SHOWN_FOR);
-        let mut shown = Shown::default();
-        for (series, buckets) in places.shown.values_mut() {
-            for place in buckets.iter_mut() {
-                if place.as_ref().is_some_and(|exemplar| is_old(exemplar.at)) {
-                    *place = None;
-                }
-            }
-            shown.count += buckets.iter().flatten().count();
-            shown.series.insert(series.line_start.clone(), (series.bounds, buckets.clone()));
-        }
-        shown
+        places.shown.retain(|_, shown| now.duration_since(shown.at).is_ok_and(|age| age < SHOWN_FOR) || shown.at > now);
+        places.shown.clone()
     }
 
     fn places(&self) -> std::sync::MutexGuard<'_, Places> {
@@ -129,48 +111,29 @@ impl Store {
 
 impl Places {
     fn chosen(&self, offer: &Offer) -> Option<SystemTime> {
-        let buckets = self.chosen.get(usize::try_from(offer.series.id).ok()?)?;
-        buckets.get(offer.series.bucket(offer.value)).copied().flatten()
+        self.chosen.get(offer.measured.place()).copied().flatten()
     }
 
     fn choose(&mut self, offer: &Offer, now: SystemTime) {
-        let (id, series) = (usize::try_from(offer.series.id).unwrap_or(usize::MAX), offer.series);
-        if self.chosen.len() <= id {
-            self.chosen.resize_with(id.saturating_add(1), Vec::new);
+        let place = offer.measured.place();
+        if self.chosen.len() <= place {
+            self.chosen.resize(place + 1, None);
         }
-        if let Some(buckets) = self.chosen.get_mut(id) {
-            buckets.resize(series.bounds.len() + 1, None);
-            if let Some(bucket) = buckets.get_mut(series.bucket(offer.value)) {
-                *bucket = Some(now);
-            }
+        if let Some(chosen) = self.chosen.get_mut(place) {
+            *chosen = Some(now);
         }
-    }
-}
-
-/// What the buckets show at one moment.
-#[derive(Debug, Default)]
-pub(super) struct Shown {
-    series: HashMap<String, (&'static [f64], Vec<Option<Exemplar>>)>,
-    /// How many there are.
-    pub(super) count: usize,
-}
-
-impl Shown {
-    /// The exemplar of the bucket whose line begins so and has this bound.
-    pub(super) fn find(&self, line_start: &str, bound: &str) -> Option<&Exemplar> {
-        let (bounds, buckets) = self.series.get(line_start)?;
-        let bound: f64 = bound.parse().ok()?;
-        let bucket = bounds.iter().position(|of| *of >= bound).unwrap_or(bounds.len());
-        buckets.get(bucket)?.as_ref()
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::LazyLock;
+
     use metrics::Key;
 
     use super::*;
     use crate::telemetry::catalogue::all;
+    use crate::telemetry::histogram::Series;
 
     pub(in crate::telemetry) fn series(name: &'static str, labels: &[(&'static str, &'static str)]) -> &'static Series {
         let metric = all().iter().find(|metric| metric.name == name).expect("in the catalogue");
@@ -179,15 +142,18 @@ pub(super) mod tests {
     }
 
     pub(in crate::telemetry) fn confirm() -> &'static Series {
-        series("payments_operation_duration_seconds", &[("operation", "confirm"), ("outcome_class", "ok")])
+        static CONFIRM: LazyLock<&Series> = LazyLock::new(|| {
+            series("payments_operation_duration_seconds", &[("operation", "confirm"), ("outcome_class", "ok")])
+        });
+        &CONFIRM
     }
 
-    pub(in crate::telemetry) const LINE: &str =
-        r#"payments_operation_duration_seconds_bucket{operation="confirm",outcome_class="ok",le=""#;
+    pub(in crate::telemetry) fn offer(series: &'static Series, value: f64) -> Offer {
+        Offer { measured: series.measured(value), span: SpanId::from(7) }
+    }
 
     fn candidate(series: &'static Series, value: f64, trace: u128, at: SystemTime) -> Candidate {
-        let offer = Offer::new(series, SpanId::from(7), value, at);
-        Candidate::new(&offer, TraceId::from(trace), None)
+        Candidate::new(&offer(series, value), TraceId::from(trace), None, at)
     }
 
     #[test]
@@ -197,32 +163,22 @@ pub(super) mod tests {
         store.publish(vec![candidate(series, 0.4, 1, now - Duration::from_secs(1))]);
         store.publish(vec![candidate(series, 61.0, 3, now), candidate(series, 0.25, 4, now)]);
         let shown = store.snapshot(now);
-        let trace = |bound: &str| shown.find(LINE, bound).map(|exemplar| exemplar.trace);
-        assert_eq!(trace("0.5"), Some(TraceId::from(2)), "an older one does not take its place");
-        assert_eq!((trace("+Inf"), trace("0.25")), (Some(TraceId::from(3)), Some(TraceId::from(4))));
-        assert_eq!((trace("0.75"), trace("60"), trace("0.1")), (None, None, None));
-        assert_eq!(shown.count, 3);
-        assert_eq!(store.snapshot(now + SHOWN_FOR).count, 0);
+        let trace = |value| shown.get(&series.measured(value).place()).map(|exemplar| exemplar.trace);
+        assert_eq!(trace(0.5), Some(TraceId::from(2)), "an older one does not take its place");
+        assert_eq!((trace(1e9), trace(0.25)), (Some(TraceId::from(3)), Some(TraceId::from(4))));
+        assert_eq!((trace(0.75), trace(60.0), trace(0.1)), (None, None, None));
+        assert_eq!(shown.len(), 3);
+        assert_eq!(store.snapshot(now + SHOWN_FOR).len(), 0);
     }
 
     #[test]
     fn a_bucket_asks_again_only_after_a_while() {
         let (store, series, now) = (Store::default(), confirm(), SystemTime::now());
-        let offer = |value| vec![Offer::new(series, SpanId::from(7), value, now)];
-        assert!(store.choose(&offer(0.3), now));
-        assert!(!store.choose(&offer(0.4), now), "the same bucket");
-        assert!(store.choose(&offer(0.6), now), "another one");
-        assert!(store.choose(&offer(0.3), now + RENEWED_EVERY));
+        let one = |value| [offer(series, value)];
+        assert!(store.choose(&one(0.3), now));
+        assert!(!store.choose(&one(0.4), now), "the same bucket");
+        assert!(store.choose(&one(0.6), now), "another one");
+        assert!(store.choose(&one(0.3), now + RENEWED_EVERY));
         assert!(!store.choose(&[], now));
-    }
-
-    #[test]
-    fn a_series_is_found_as_the_exporter_writes_it() {
-        use crate::telemetry::labels::{Operation, OutcomeClass};
-        let _made = crate::telemetry::catalogue::OPERATION_DURATION.of((Operation::Confirm, OutcomeClass::Ok));
-        let text = crate::telemetry::for_tests().metrics().render();
-        let lines = text.lines().filter(|line| line.starts_with(LINE)).count();
-        assert_eq!(lines, confirm().bounds.len() + 1);
-        assert_eq!(confirm().line_start, LINE);
     }
 }

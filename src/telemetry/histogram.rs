@@ -4,15 +4,20 @@
 //! Only `family` makes series; they stay until the process ends.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use metrics::{Key, Label};
 
 use super::catalogue::{Measures, MetricInfo};
+use super::exemplars::Exemplar;
 use super::parts::metrics_are_off;
-use super::{catalogue, traces};
+use super::{catalogue, openmetrics, traces};
+
+/// More than any metric has; what lies above all bounds has one, too.
+const BUCKETS_MAX: usize = 20;
+/// How many threads count into memory of their own.
+const SHARDS: usize = 4;
 
 /// Every series that is rendered, by the name of its metric.
 static ALL: Mutex<BTreeMap<&'static str, OfOne>> = Mutex::new(BTreeMap::new());
@@ -40,9 +45,10 @@ impl Histogram {
     /// Counts a value into its bucket, and offers it to the trace being worked in.
     pub fn record(&self, value: f64) {
         if let Some(series) = self.0 {
-            series.count(value);
+            let measured = series.measured(value);
+            series.count(measured);
             if series.measures.is_some() {
-                traces::offer(series, value);
+                traces::offer(measured);
             }
         }
     }
@@ -51,27 +57,65 @@ impl Histogram {
 /// What is counted of one series.
 #[derive(Debug)]
 pub struct Series {
-    /// From 0, each once.
-    pub(super) id: u32,
-    /// How the lines of its buckets begin in the exposition, up to the bucket's bound: `x_bucket{a="b",le="`.
-    pub(super) line_start: String,
-    /// Its labels as the other two lines have them: `{a="b"}`.
-    labels: String,
-    /// Under which name a span carries the value that was measured in it.
-    pub(super) attribute: String,
+    counted: [Shard; SHARDS],
     pub(super) bounds: &'static [f64],
+    names: Box<Names>,
+    /// Of its first bucket, if the buckets of all series are counted from 0.
+    first: usize,
     /// Whether and how its values become exemplars.
     pub(super) measures: Option<Measures>,
-    /// How many values each bucket holds that no smaller one does; the last has no bound.
-    buckets: Box<[AtomicU64]>,
+}
+
+/// What it is called; apart from what is touched whenever a value comes.
+#[derive(Debug)]
+struct Names {
+    /// How the lines of its buckets begin, up to the bound: `x_bucket{a="b",le="`.
+    line_start: String,
+    /// As the other two lines have them: `{a="b"}`.
+    labels: String,
+    attribute: String,
+}
+
+/// What some of the threads have counted: two that count at once would take each other's cache lines again and again.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard {
     /// The bits of the sum of all values.
     sum: AtomicU64,
+    /// How many values each bucket holds that no smaller one does; the one behind the last bound has none.
+    buckets: [AtomicU64; BUCKETS_MAX],
+}
+
+impl Shard {
+    /// The place of this thread's.
+    fn own() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        }
+        OWN.try_with(|own| *own).unwrap_or_default()
+    }
+}
+
+/// A value of a series, and the tightest bucket that holds it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    pub(super) series: &'static Series,
+    pub(super) value: f64,
+    pub(super) bucket: usize,
+}
+
+impl Measured {
+    /// The place of its bucket among those of all series.
+    pub(super) const fn place(self) -> usize {
+        self.series.first + self.bucket
+    }
 }
 
 impl Series {
     /// Of a metric with buckets.
     pub(super) fn new(key: &Key, metric: &MetricInfo) -> Option<&'static Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let bounds = metric.buckets?;
         let mut pairs = String::new();
         for label in key.labels() {
@@ -79,74 +123,79 @@ impl Series {
         }
         let last = key.labels().last().map_or("", Label::value);
         let labels = pairs.strip_suffix(',').map_or_else(String::new, |pairs| format!("{{{pairs}}}"));
-        Some(Box::leak(Box::new(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            line_start: format!("{}_bucket{{{pairs}le=\"", metric.name),
-            labels,
-            attribute: format!("{}.{last}", metric.name),
-            bounds,
-            measures: metric.exemplars,
-            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
-            sum: AtomicU64::new(0.0_f64.to_bits()),
-        })))
+        let line_start = format!("{}_bucket{{{pairs}le=\"", metric.name);
+        let names = Box::new(Names { line_start, labels, attribute: format!("{}.{last}", metric.name) });
+        let first = NEXT.fetch_add(bounds.len() + 1, Ordering::Relaxed);
+        let counted = std::array::from_fn(|_| Shard::default());
+        Some(Box::leak(Box::new(Self { counted, bounds, names, first, measures: metric.exemplars })))
     }
 
-    /// The tightest bucket that holds the value; the last one has no bound.
-    pub(super) fn bucket(&self, value: f64) -> usize {
-        self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len())
+    /// Under which name a span carries the value that was measured in it.
+    pub(super) fn attribute(&self) -> &str {
+        &self.names.attribute
     }
 
-    fn count(&self, value: f64) {
-        if let Some(bucket) = self.buckets.get(self.bucket(value)) {
+    /// The last bucket has no bound.
+    pub(super) fn measured(&'static self, value: f64) -> Measured {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
+        Measured { series: self, value, bucket }
+    }
+
+    fn count(&self, Measured { value, bucket, .. }: Measured) {
+        let Some(own) = self.counted.get(Shard::own()) else { return };
+        if let Some(bucket) = own.buckets.get(bucket) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
         // It is tried until nobody else has added meanwhile.
-        let _before = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let _before = own.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Its lines; `bounds` are the texts of its buckets' bounds.
-    fn render(&self, name: &str, bounds: &[String], out: &mut String) -> std::fmt::Result {
+    /// Its lines, with exemplars behind the buckets; `bounds` are the texts of their bounds.
+    fn render(&self, name: &str, bounds: &[String], shown: &BTreeMap<usize, Exemplar>, out: &mut String) {
+        let (Names { line_start, labels, .. }, mut digits) = (&*self.names, itoa::Buffer::new());
         let mut count = 0;
-        for (bucket, bound) in self.buckets.iter().zip(bounds) {
-            count += bucket.load(Ordering::Relaxed);
-            writeln!(out, "{}{bound}\"}} {count}", self.line_start)?;
+        for (bucket, bound) in bounds.iter().enumerate() {
+            let of_shard = |shard: &Shard| shard.buckets.get(bucket).map_or(0, |held| held.load(Ordering::Relaxed));
+            count += self.counted.iter().map(of_shard).sum::<u64>();
+            out.extend([line_start, bound, "\"} ", digits.format(count)]);
+            if let Some(exemplar) = shown.get(&(self.first + bucket)) {
+                openmetrics::write_exemplar(out, exemplar);
+            }
+            out.push('\n');
         }
-        let (labels, sum) = (&self.labels, f64::from_bits(self.sum.load(Ordering::Relaxed)));
-        writeln!(out, "{name}_sum{labels} {sum}")?;
-        writeln!(out, "{name}_count{labels} {count}")
+        let sum: f64 = self.counted.iter().map(|shard| f64::from_bits(shard.sum.load(Ordering::Relaxed))).sum();
+        out.extend([name, "_sum", labels, " ", &sum.to_string(), "\n"]);
+        out.extend([name, "_count", labels, " ", digits.format(count), "\n"]);
     }
 }
 
-/// Adds all histograms in Prometheus' text format.
-pub(super) fn render(out: &mut String) {
+/// Adds all histograms, as both formats have them; the exemplars that are shown are not empty for OpenMetrics only.
+pub(super) fn render(shown: &BTreeMap<usize, Exemplar>, out: &mut String) {
     let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, OfOne { metric, series }) in all.iter() {
         out.extend(["# HELP ", name, " ", metric.help, "\n# TYPE ", name, " histogram\n"]);
         let bounds = metric.buckets.unwrap_or_default().iter().map(ToString::to_string);
         let bounds: Vec<String> = bounds.chain(["+Inf".to_owned()]).collect();
         for series in series {
-            let written = series.render(name, &bounds, out);
-            debug_assert!(written.is_ok(), "writing to a String cannot fail");
+            series.render(name, &bounds, shown, out);
         }
-        out.push('\n');
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use opentelemetry::trace::TraceId;
+
     use super::*;
+    use crate::telemetry::exemplars::tests::{confirm, series};
 
-    fn series(name: &'static str, labels: &[(&'static str, &'static str)]) -> &'static Series {
-        let metric = catalogue::all().iter().find(|metric| metric.name == name).expect("in the catalogue");
-        let labels: Vec<_> = labels.iter().map(|(key, value)| Label::new(*key, *value)).collect();
-        Series::new(&Key::from_parts(name, labels), metric).expect("it has buckets")
-    }
-
-    fn rendered(series: &Series, name: &str) -> Vec<String> {
+    fn rendered(series: &Series, name: &str, shown: &BTreeMap<usize, Exemplar>) -> Vec<String> {
         let (mut text, mut bounds) = (String::new(), Vec::from_iter(series.bounds.iter().map(ToString::to_string)));
         bounds.push("+Inf".to_owned());
-        series.render(name, &bounds, &mut text).expect("written");
+        series.render(name, &bounds, shown, &mut text);
         text.lines().map(str::to_owned).collect()
     }
 
@@ -155,9 +204,9 @@ mod tests {
         let name = "payments_orders_per_transaction";
         let series = series(name, &[]);
         for value in [1.0, 2.0, 2.5, 1e9] {
-            series.count(value);
+            series.count(series.measured(value));
         }
-        let lines = rendered(series, name);
+        let lines = rendered(series, name, &BTreeMap::new());
         let count = |bound: &str| {
             let start = format!("{name}_bucket{{le=\"{bound}\"}} ");
             lines.iter().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
@@ -173,15 +222,35 @@ mod tests {
     }
 
     #[test]
+    fn an_exemplar_stands_behind_its_bucket_and_nowhere_else() {
+        let (name, series) = ("payments_operation_duration_seconds", confirm());
+        let at = UNIX_EPOCH + Duration::from_millis(1_800_000_000_250);
+        let exemplar = Exemplar { trace: TraceId::from(255), payment: Some("pay_1".to_owned()), value: 0.3125, at };
+        let lines = rendered(series, name, &BTreeMap::from([(series.measured(0.3125).place(), exemplar)]));
+        let with: Vec<&String> = lines.iter().filter(|line| line.contains('#')).collect();
+        let start = format!("{name}_bucket{{operation=\"confirm\",outcome_class=\"ok\",le=\"0.5\"}} 0");
+        let trace = "000000000000000000000000000000ff";
+        let wanted = format!(r#"{start} # {{trace_id="{trace}",payment_id="pay_1"}} 0.3125 1800000000.250"#);
+        assert_eq!(with, [&wanted]);
+        assert_eq!(lines.len(), series.bounds.len() + 3);
+    }
+
+    #[test]
+    fn every_metric_finds_room_for_its_buckets() {
+        let most = catalogue::all().iter().filter_map(|metric| metric.buckets).map(<[f64]>::len).max();
+        assert!(most.is_some_and(|most| most < BUCKETS_MAX), "{most:?}");
+    }
+
+    #[test]
     fn nothing_is_lost_between_threads() {
         let (name, labels) = ("payments_step_duration_seconds", [("operation", "confirm"), ("step", "compute")]);
         let series = series(name, &labels);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| series.count(0.25)));
+                scope.spawn(|| (0..10_000).for_each(|_| series.count(series.measured(0.25))));
             }
         });
-        let lines = rendered(series, name);
+        let lines = rendered(series, name, &BTreeMap::new());
         let labels = r#"{operation="confirm",step="compute"}"#;
         assert!(lines.contains(&format!("{name}_sum{labels} 10000")), "{lines:?}");
         assert!(lines.contains(&format!("{name}_count{labels} 40000")), "{lines:?}");

@@ -150,7 +150,10 @@ impl Clock {
         }
         // A leap second is told as chrono does: by the second before it.
         let micros = now.timestamp_subsec_micros() % 1_000_000;
-        append(to, format_args!("{}.{micros:06}Z", self.text.trim_end_matches('Z')));
+        // The one in front keeps the zeros behind the point.
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(micros + 1_000_000).get(1..).unwrap_or_default();
+        to.extend([self.text.trim_end_matches('Z'), ".", digits, "Z"]);
     }
 }
 
@@ -221,8 +224,8 @@ impl Fields<'_> {
         let (to, json) = (&mut self.room.ours, self.json);
         match value {
             Value::Text(text) => self.text(name, text),
-            Value::Known(text) => push_words(to, json, name, [text, "", ""]),
-            Value::Word(word) => push_words(to, json, name, [word, "", ""]),
+            Value::Known(text) => push_words(to, json, name, [text]),
+            Value::Word(word) => push_words(to, json, name, [word]),
             Value::Words(one, two) => push_words(to, json, name, [one, ".", two]),
             Value::Id(prefix, id) => {
                 let mut hex = Uuid::encode_buffer();
@@ -262,10 +265,15 @@ fn push_own_name(to: &mut String, json: bool, name: &str) {
 }
 
 /// Nothing in what we write ourselves needs escaping.
-fn push_words(to: &mut String, json: bool, name: &str, [one, two, three]: [&str; 3]) {
+fn push_words<const N: usize>(to: &mut String, json: bool, name: &str, words: [&str; N]) {
     push_own_name(to, json, name);
-    let quote = if json { "\"" } else { "" };
-    to.extend([quote, one, two, three, quote]);
+    if json {
+        to.push('"');
+    }
+    to.extend(words);
+    if json {
+        to.push('"');
+    }
 }
 
 fn push_text(to: &mut String, json: bool, name: &str, value: &str) {

@@ -28,6 +28,7 @@ pub mod runtime;
 mod tail;
 pub mod traces;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Once, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -177,15 +178,18 @@ impl MetricsHandle {
         let started = Instant::now();
         count_dropped_lines();
         let shown = self.exemplars.snapshot(SystemTime::now());
-        catalogue::EXEMPLARS_STORED.of(()).set(u32::try_from(shown.count).unwrap_or(u32::MAX));
-        let mut text = self.exporter.render();
-        histogram::render(&mut text);
-        process::render(&mut text);
-        catalogue::SERIES.of(()).set(u32::try_from(openmetrics::samples(&text)).unwrap_or(u32::MAX));
-        let written = match exposition {
-            Exposition::Text => text,
-            Exposition::OpenMetrics => openmetrics::from_text(&text, &shown),
-        };
+        catalogue::EXEMPLARS_STORED.of(()).set(u32::try_from(shown.len()).unwrap_or(u32::MAX));
+        let mut written = self.exporter.render();
+        process::render(&mut written);
+        match exposition {
+            Exposition::Text => histogram::render(&BTreeMap::new(), &mut written),
+            Exposition::OpenMetrics => {
+                written = openmetrics::from_text(&written);
+                histogram::render(&shown, &mut written);
+                written.push_str(openmetrics::END);
+            }
+        }
+        catalogue::SERIES.of(()).set(u32::try_from(openmetrics::samples(&written)).unwrap_or(u32::MAX));
         catalogue::RENDER.of(()).record(started.elapsed().as_secs_f64());
         written
     }

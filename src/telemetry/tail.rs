@@ -227,16 +227,16 @@ pub(super) const fn is_kept(decision: TraceDecision) -> bool {
 /// and each carries the values that its exemplars show.
 fn kept(mut spans: Vec<SpanData>, offers: &[Offer], is_ordinary: bool) -> Kept {
     let payment = spans.iter().rev().find_map(|span| attribute(span, PAYMENT_ID)).map(|id| id.as_str().into_owned());
-    let mut exemplars = Vec::new();
+    let (mut exemplars, now) = (Vec::new(), SystemTime::now());
     for offer in offers {
         let Some(span) = spans.iter_mut().find(|span| span.span_context.span_id() == offer.span) else { continue };
         if offer.is_the_spans_own()
-            && let Ok(lasted) = Duration::try_from_secs_f64(offer.value)
+            && let Ok(lasted) = Duration::try_from_secs_f64(offer.measured.value)
         {
             span.end_time = span.start_time + lasted;
         }
-        span.attributes.push(KeyValue::new(offer.attribute().to_owned(), offer.value));
-        exemplars.push(Candidate::new(offer, span.span_context.trace_id(), payment.clone()));
+        span.attributes.push(KeyValue::new(offer.attribute().to_owned(), offer.measured.value));
+        exemplars.push(Candidate::new(offer, span.span_context.trace_id(), payment.clone(), now));
     }
     for span in &mut spans {
         keep_what_was_told_first(&mut span.attributes);

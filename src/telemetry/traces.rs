@@ -25,7 +25,7 @@ pub use self::room::Name;
 use self::room::Told;
 pub(super) use self::trace::{Open, Trace};
 use super::exemplars::Store;
-use super::histogram::Series;
+use super::histogram::Measured;
 use super::labels::{Operation, OperationOutcome};
 use super::tail::{self, Tail};
 use super::{TelemetryConfig, TelemetryError, export};
@@ -219,8 +219,8 @@ pub(super) fn with_texts<T>((trace, span): (TraceId, SpanId), act: impl FnOnce(&
 }
 
 /// Offers a value that was measured to the span being worked in.
-pub(super) fn offer(series: &'static Series, value: f64) {
-    with_current(|span| span.offer(series, value)).unwrap_or_default();
+pub(super) fn offer(measured: Measured) {
+    with_current(|span| span.offer(measured)).unwrap_or_default();
 }
 
 /// Says something about the span being worked in.

@@ -9,3 +9,4 @@ mod expression;
 mod files;
 mod mutants;
 mod queries;
+mod zero;

@@ -15,7 +15,7 @@ catalogue! {
     Histogram PROVIDER_CALL = "http_client_request_duration_seconds" {
         provider: ProviderLabel, operation: ProviderOperation, outcome: ProviderOutcome,
         http_response_status_code: StatusLabel
-    } Seconds, buckets PAY, exemplars Span, from_zero FromZero::Never,
+    } Seconds, buckets PAY, exemplars Span, from_zero FromZero::Those(is_usual),
     "Time of one call to a PG. Is the PG slow or failing?";
     Gauge PROVIDER_ACTIVE = "http_client_active_requests" {
         provider: ProviderLabel, operation: ProviderOperation
@@ -52,4 +52,19 @@ catalogue! {
     ]
     [
     ]
+}
+
+/// Whether calls to a PG often end so, of those that alerts count.
+fn is_usual(
+    (provider, operation, outcome, status): (ProviderLabel, ProviderOperation, ProviderOutcome, StatusLabel),
+) -> bool {
+    use {ProviderOperation as P, ProviderOutcome as O};
+    let statuses: &[Option<u16>] = match (operation, outcome) {
+        (P::Confirm | P::Cancel | P::Inquire, O::Answered) => &[Some(200)],
+        (P::Confirm, O::Declined) | (P::Cancel, O::Refused) => &[Some(400), Some(403)],
+        (P::Confirm | P::Cancel | P::Inquire, O::NotSent) => &[None],
+        (P::Confirm | P::Cancel | P::Inquire, O::Unknown) => &[None, Some(500)],
+        (P::List, _) | (_, O::Declined | O::Refused | O::NotFound) => &[],
+    };
+    real(provider) && statuses.iter().any(|usual| StatusLabel::of(*usual) == status)
 }

@@ -10,7 +10,7 @@ const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A larger room is given back when it has been written.
 const KEPT_BYTES: usize = 256 * 1024;
 /// How long lines are gathered.
-const GATHER_FOR: Duration = Duration::from_millis(25);
+const GATHER_FOR: Duration = Duration::from_millis(50);
 /// How long the end of the process waits for the last lines.
 const LAST_LINES_WITHIN: Duration = Duration::from_secs(1);
 /// How many lines a memory sink keeps.

@@ -25,11 +25,14 @@ const ACCOUNT_DIGITS: std::ops::RangeInclusive<usize> = 10..=16;
 pub(super) fn rule(head: &[u8]) -> Option<RedactionRule> {
     let is_gap = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\'' | b'=' | b':' | b' ');
     let gap = head.iter().rev().take(LONGEST_GAP).take_while(|byte| is_gap(byte)).count();
+    if gap == 0 {
+        return None;
+    }
     let (name, gap) = head.split_at_checked(head.len() - gap)?;
     let is_assigned = gap.iter().any(|byte| matches!(byte, b'=' | b':'));
     let (_, rule) = NAMES.into_iter().find(|(known, _)| ends_with(name, known))?;
     // An account number may follow its word with nothing but a space between; a word may follow "secret" that way.
-    let is_loose = rule == RedactionRule::Account && !gap.is_empty();
+    let is_loose = rule == RedactionRule::Account;
     (is_assigned || is_loose).then_some(rule)
 }
 

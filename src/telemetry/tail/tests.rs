@@ -199,8 +199,8 @@ fn confirm_of(tail: &Arc<Tail>, seconds: f64) -> TraceId {
     );
     let root = of_operation(root(tail, Duration::from_secs(1)), "confirm");
     drop(child(&root));
-    root.offer(confirm(), seconds);
-    root.offer(http, seconds + 0.001);
+    root.offer(confirm().measured(seconds));
+    root.offer(http.measured(seconds + 0.001));
     root.tell(PAYMENT_ID, "pay_7");
     root.ids().0
 }
@@ -211,17 +211,16 @@ fn a_bucket_without_an_example_has_its_trace_kept_and_shows_it_once_it_has_arriv
     let tail = Tail::with_room(0.0, Arc::clone(&store), 100, 100);
     let trace = confirm_of(&tail, 0.3);
     assert_eq!(tail.queue().spans(), 2);
-    assert_eq!(store.snapshot(SystemTime::now()).count, 0, "nothing has arrived");
+    assert_eq!(store.snapshot(SystemTime::now()).len(), 0, "nothing has arrived");
     let to = To::Counter(Arc::clone(&sent));
     export::start(Arc::clone(&tail), || Ok(to)).expect("a thread");
     assert!(tail.queue().close(Duration::from_secs(30)));
     assert_eq!(sent.load(Ordering::SeqCst), 2);
     let shown = store.snapshot(SystemTime::now());
-    let line = crate::telemetry::exemplars::tests::LINE;
-    let exemplar = shown.find(line, "0.5").expect("it has arrived");
+    let exemplar = shown.get(&confirm().measured(0.3).place()).expect("it has arrived");
     assert_eq!((exemplar.trace, exemplar.value), (trace, 0.3));
     assert_eq!(exemplar.payment.as_deref(), Some("pay_7"));
-    assert_eq!(shown.count, 2, "one of each histogram");
+    assert_eq!(shown.len(), 2, "one of each histogram");
 }
 
 /// A span of this trace as a receiver has it.
@@ -251,14 +250,10 @@ fn a_span_tells_what_was_measured_in_it_and_lasts_as_long() {
     let told = [("error.type", "unknown"), ("error.type", "provider_unavailable")];
     root.attributes.extend(told.map(|(key, value)| KeyValue::new(key, value)));
     let spans = vec![root, child];
-    let own = Offer::new(
-        series("payments_db_transaction_duration_seconds", &[("tx", "lease"), ("result", "commit")]),
-        SpanId::from(2),
-        0.0125,
-        SystemTime::now(),
-    );
-    let part = Offer::new(confirm(), SpanId::from(1), 0.25, SystemTime::now());
-    let elsewhere = Offer::new(confirm(), SpanId::from(99), 0.25, SystemTime::now());
+    let transaction = series("payments_db_transaction_duration_seconds", &[("tx", "lease"), ("result", "commit")]);
+    let own = Offer { measured: transaction.measured(0.0125), span: SpanId::from(2) };
+    let part = Offer { measured: confirm().measured(0.25), span: SpanId::from(1) };
+    let elsewhere = Offer { span: SpanId::from(99), ..part };
     let kept = kept(spans, &[own, part, elsewhere], true);
     let [root, child] = kept.spans.as_slice() else { panic!("two spans") };
     let lasted = |span: &SpanData| span.end_time.duration_since(span.start_time).expect("it ends after its start");
@@ -285,6 +280,6 @@ fn what_no_receiver_took_is_no_exemplar_and_nobody_waits_for_it() {
         }
         let closed = tail.queue().close(Duration::from_millis(200));
         assert_eq!(closed, matches!(to, To::Nobody), "{to:?}");
-        assert_eq!(store.snapshot(SystemTime::now()).count, 0, "{to:?}");
+        assert_eq!(store.snapshot(SystemTime::now()).len(), 0, "{to:?}");
     }
 }

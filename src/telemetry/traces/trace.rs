@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 use super::room::{Name, Room, Told};
 use crate::telemetry::exemplars::Offer;
 use crate::telemetry::export::count;
-use crate::telemetry::histogram::Series;
+use crate::telemetry::histogram::Measured;
 use crate::telemetry::labels::{SpanResult, TraceDecision};
 use crate::telemetry::tail::{Tail, count_trace, is_kept};
 
@@ -95,12 +95,11 @@ impl Open {
     }
 
     /// Takes a value that was measured in it.
-    pub(in crate::telemetry) fn offer(&self, series: &'static Series, value: f64) {
+    pub(in crate::telemetry) fn offer(&self, measured: Measured) {
         let Some(tail) = &self.trace.tail else { return };
-        let offer = Offer::new(series, self.id, value, SystemTime::now());
         let mut room = self.trace.room();
         if room.offers.len() < OFFERS_MAX && room.verdict.unwrap_or_else(|| self.trace.waits(&mut room, tail)) {
-            room.offers.push(offer);
+            room.offers.push(Offer { measured, span: self.id });
         }
     }
 

@@ -13,6 +13,8 @@ pub struct Asked {
     pub metric: String,
     /// Label, values (one, or the alternatives of a regular expression).
     pub matchers: Vec<(String, Vec<String>)>,
+    /// The same as they are asked.
+    pub exactly: Vec<Matcher>,
     /// The window, of a range selector.
     pub range: Option<Duration>,
     /// The function right around it.
@@ -77,7 +79,8 @@ fn walk(expr: &Expr, function: Option<&'static str>, found: &mut Questions) {
 
 fn asked(selector: &VectorSelector, range: Option<Duration>, function: Option<&'static str>) -> Asked {
     let matchers = selector.matchers.matchers.iter().map(|matcher| (matcher.name.clone(), values(matcher))).collect();
-    Asked { metric: selector.name.clone().unwrap_or_default(), matchers, range, function }
+    let exactly = selector.matchers.matchers.clone();
+    Asked { metric: selector.name.clone().unwrap_or_default(), matchers, exactly, range, function }
 }
 
 /// What a matcher names: its value, or the alternatives of its regular expression.

@@ -14,12 +14,12 @@ const THEIRS: [&str; 3] = ["prometheus_", "alertmanager_", "scrape_"];
 /// Four scrapes: what a window must hold, so that one that fails is no hole.
 const WINDOW_MIN: Duration = Duration::from_secs(4 * 5);
 /// Functions that know that a counter starts again at 0.
-const OF_COUNTERS: [&str; 5] = ["rate", "increase", "irate", "changes", "resets"];
+pub const OF_COUNTERS: [&str; 5] = ["rate", "increase", "irate", "changes", "resets"];
 /// Labels that Prometheus adds, or a rule does.
-const ADDED: [&str; 5] = ["job", "instance", "slo", "reason", "le"];
+pub const ADDED: [&str; 5] = ["job", "instance", "slo", "reason", "le"];
 
 /// A metric of the catalogue and the part of it that is asked for: a histogram has `_bucket`, `_sum` and `_count`.
-fn known(name: &str) -> Option<(&'static MetricInfo, bool)> {
+pub fn known(name: &str) -> Option<(&'static MetricInfo, bool)> {
     let direct = catalogue::all().iter().find(|metric| metric.name == name && metric.kind != Kind::Histogram);
     if let Some(metric) = direct {
         return Some((metric, metric.kind == Kind::Counter));
