@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,8 +17,6 @@ use crate::telemetry::record::{self, Ended};
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Headers that an answer has on its way out, for which there is room from the start.
-const HEADERS_USUAL: usize = 12;
 /// When to poll for what is undecided, in seconds.
 const POLL_AFTER_S: u64 = 1;
 
@@ -52,9 +49,8 @@ impl Answer {
     /// It is done: JSON with this status.
     #[must_use]
     pub fn done(status: StatusCode, body: String, replayed: bool) -> Self {
-        let mut response = Response::new(Body::from(body));
+        let mut response = body.into_response();
         *response.status_mut() = status;
-        response.headers_mut().reserve(HEADERS_USUAL);
         response.headers_mut().insert(CONTENT_TYPE, JSON);
         Self { response, outcome: OperationOutcome::Success, replayed }
     }
