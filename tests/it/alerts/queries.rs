@@ -16,7 +16,7 @@ const WINDOW_MIN: Duration = Duration::from_secs(4 * 5);
 /// Functions that know that a counter starts again at 0.
 pub const OF_COUNTERS: [&str; 5] = ["rate", "increase", "irate", "changes", "resets"];
 /// Labels that Prometheus adds, or a rule does.
-pub const ADDED: [&str; 5] = ["job", "instance", "slo", "reason", "le"];
+const ADDED: [&str; 5] = ["job", "instance", "slo", "reason", "le"];
 
 /// A metric of the catalogue and the part of it that is asked for: a histogram has `_bucket`, `_sum` and `_count`.
 pub fn known(name: &str) -> Option<(&'static MetricInfo, bool)> {

@@ -7,8 +7,11 @@ use promql_parser::label::{MatchOp, Matcher};
 
 use super::expression::{self, Asked};
 use super::files;
-use super::queries::{ADDED, OF_COUNTERS, known};
+use super::queries::{OF_COUNTERS, known};
 use crate::support::served::Served;
+
+/// Labels that Prometheus gives to whatever it scrapes.
+const OF_A_TARGET: [&str; 2] = ["job", "instance"];
 
 /// A series of the exposition: its name and its labels.
 struct Series(String, BTreeMap<String, String>);
@@ -24,19 +27,23 @@ impl Series {
 
     fn fits(&self, asked: &Asked, one: Option<(&str, &str)>) -> bool {
         let has = |label: &str| self.1.get(label).map_or("", String::as_str);
-        let ours = |matcher: &&Matcher| !ADDED.contains(&matcher.name.as_str()) || self.1.contains_key(&matcher.name);
         self.0 == asked.metric
-            && asked.exactly.iter().filter(ours).all(|matcher| matcher.is_match(has(&matcher.name)))
+            && asked.exactly.iter().filter(is_ours).all(|matcher| matcher.is_match(has(&matcher.name)))
             && one.is_none_or(|(label, value)| has(label) == value)
     }
 }
 
-/// Every value that a selector names and wants.
+fn is_ours(matcher: &&Matcher) -> bool {
+    !OF_A_TARGET.contains(&matcher.name.as_str())
+}
+
+/// Every value that a selector names and wants; at last the selector as a whole.
 fn wanted(asked: &Asked) -> Vec<Option<(&str, String)>> {
-    let wants = |matcher: &&Matcher| matches!(matcher.op, MatchOp::Equal | MatchOp::Re(_)) && matcher.name != "le";
-    let named = asked.exactly.iter().filter(wants).filter(|matcher| !ADDED.contains(&matcher.name.as_str()));
-    let named = named.flat_map(|matcher| expression::values(matcher).into_iter().map(|of| Some((&*matcher.name, of))));
-    named.filter(|named| named.as_ref().is_none_or(|(_, value)| !value.contains('.'))).chain([None]).collect()
+    let wants = |matcher: &&Matcher| matches!(matcher.op, MatchOp::Equal | MatchOp::Re(_));
+    let named = asked.exactly.iter().filter(is_ours).filter(wants);
+    let named = named.flat_map(|matcher| expression::values(matcher).into_iter().map(|of| (&*matcher.name, of)));
+    // A pattern such as `stuck_.*` names none.
+    named.filter(|(label, value)| *label == "le" || !value.contains(".*")).map(Some).chain([None]).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
