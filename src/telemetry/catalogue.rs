@@ -1,6 +1,6 @@
 //! Every metric of paygauge, in one table with a file for each topic.
 //!
-//! From it come the exporter's buckets and help texts, the list behind the documentation, and the families that
+//! From it come the buckets and help texts of the exposition, the list behind the documentation, and the families that
 //! `record` writes to. Nobody else can add to the exposition. Names are written in full (`_seconds`, `_total`):
 //! the exporter changes none of them.
 

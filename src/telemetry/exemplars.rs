@@ -100,7 +100,8 @@ impl Store {
     /// What is shown at `now`, by the place of its bucket.
     pub(super) fn snapshot(&self, now: SystemTime) -> BTreeMap<usize, Exemplar> {
         let mut places = self.places();
-        places.shown.retain(|_, shown| now.duration_since(shown.at).is_ok_and(|age| age < SHOWN_FOR) || shown.at > now);
+        let is_old = |at| now.duration_since(at).is_ok_and(|age| age >= SHOWN_FOR);
+        places.shown.retain(|_, shown| !is_old(shown.at));
         places.shown.clone()
     }
 

@@ -1,4 +1,5 @@
-//! Histograms: a counter for each bucket, so that a value costs two additions and nobody has to gather values later.
+//! Histograms: a counter for each bucket, so that a value costs two additions and nobody has to gather values later; and
+//! their part of the exposition.
 //!
 //! The exporter's own keep every value with its moment until somebody folds them, and are copied whole to be rendered.
 //! Only `family` makes series; they stay until the process ends.
@@ -16,7 +17,7 @@ use super::{catalogue, openmetrics, traces};
 
 /// More than any metric has; what lies above all bounds has one, too.
 const BUCKETS_MAX: usize = 20;
-/// How many threads count into memory of their own.
+/// How many threads count into memory of their own; of more, some share one's.
 const SHARDS: usize = 4;
 
 /// Every series that is rendered, by the name of its metric.
@@ -170,7 +171,7 @@ impl Series {
     }
 }
 
-/// Adds all histograms, as both formats have them; the exemplars that are shown are not empty for OpenMetrics only.
+/// Adds all histograms, which both formats write alike, with the exemplars that are shown; Prometheus' text format has none.
 pub(super) fn render(shown: &BTreeMap<usize, Exemplar>, out: &mut String) {
     let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, OfOne { metric, series }) in all.iter() {

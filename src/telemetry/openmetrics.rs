@@ -1,5 +1,5 @@
-//! The exposition in OpenMetrics 1.0, made from Prometheus' text format: no empty lines, counter families without
-//! their `_total`, exemplars behind the buckets. The series are the same in both formats.
+//! What OpenMetrics 1.0 writes otherwise than Prometheus' text format: no empty lines, counter families without their
+//! `_total`, exemplars behind the buckets, an end. The series are the same in both formats.
 
 use std::fmt::Write as _;
 use std::time::UNIX_EPOCH;
@@ -48,6 +48,7 @@ pub(super) fn write_exemplar(out: &mut String, exemplar: &Exemplar) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Exposition;
 
     #[test]
     fn counters_lose_their_ending_in_the_headers_only_and_empty_lines_go() {
@@ -70,5 +71,7 @@ mod tests {
         let is_sample = |line: &&str| !line.starts_with('#');
         let before: Vec<&str> = text.lines().filter(|line| !line.is_empty()).filter(is_sample).collect();
         assert_eq!(open.lines().filter(is_sample).collect::<Vec<_>>(), before, "the same series with the same values");
+        let whole = crate::telemetry::for_tests().metrics().render_as(Exposition::OpenMetrics);
+        assert!(whole.ends_with("\n# EOF\n") && !whole.contains("\n\n") && whole.contains("_bucket{"));
     }
 }

@@ -54,7 +54,8 @@ catalogue! {
     ]
 }
 
-/// Whether calls to a PG often end so, of those that alerts count.
+/// Whether calls to a PG often end so, of those that alerts count. The first call that ends with another status is not seen
+/// by a rate; all of them from the start would be more series than everything else.
 fn is_usual(
     (provider, operation, outcome, status): (ProviderLabel, ProviderOperation, ProviderOutcome, StatusLabel),
 ) -> bool {

@@ -11,10 +11,8 @@ use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 pub struct Asked {
     /// The metric.
     pub metric: String,
-    /// Label, values (one, or the alternatives of a regular expression).
-    pub matchers: Vec<(String, Vec<String>)>,
-    /// The same as they are asked.
-    pub exactly: Vec<Matcher>,
+    /// What its labels must be; [`values`] says what one names.
+    pub matchers: Vec<Matcher>,
     /// The window, of a range selector.
     pub range: Option<Duration>,
     /// The function right around it.
@@ -78,9 +76,8 @@ fn walk(expr: &Expr, function: Option<&'static str>, found: &mut Questions) {
 }
 
 fn asked(selector: &VectorSelector, range: Option<Duration>, function: Option<&'static str>) -> Asked {
-    let matchers = selector.matchers.matchers.iter().map(|matcher| (matcher.name.clone(), values(matcher))).collect();
-    let exactly = selector.matchers.matchers.clone();
-    Asked { metric: selector.name.clone().unwrap_or_default(), matchers, exactly, range, function }
+    let matchers = selector.matchers.matchers.clone();
+    Asked { metric: selector.name.clone().unwrap_or_default(), matchers, range, function }
 }
 
 /// What a matcher names: its value, or the alternatives of its regular expression.

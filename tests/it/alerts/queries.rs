@@ -65,8 +65,8 @@ impl Judge {
         };
         let by_counter = asked.function.is_some_and(|function| OF_COUNTERS.contains(&function));
         self.unless(counts == by_counter, place, &format!("{name} inside {:?}", asked.function));
-        for (label, values) in &asked.matchers {
-            self.matcher(place, metric, label, values);
+        for matcher in &asked.matchers {
+            self.matcher(place, metric, &matcher.name, &expression::values(matcher));
         }
         Some(metric.labels.iter().map(|label| label.name).collect())
     }

@@ -1,5 +1,5 @@
-//! What a rule takes a rate of is there with the value 0 before anything happened: Prometheus does not see the first
-//! increment of a series that begins with it, and that may be the only one.
+//! What a rule takes a rate of is there before anything happened: Prometheus does not see the first increment of a series
+//! that begins with it, and that may be the only one.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl Series {
     fn fits(&self, asked: &Asked, one: Option<(&str, &str)>) -> bool {
         let has = |label: &str| self.1.get(label).map_or("", String::as_str);
         self.0 == asked.metric
-            && asked.exactly.iter().filter(is_ours).all(|matcher| matcher.is_match(has(&matcher.name)))
+            && asked.matchers.iter().filter(is_ours).all(|matcher| matcher.is_match(has(&matcher.name)))
             && one.is_none_or(|(label, value)| has(label) == value)
     }
 }
@@ -40,7 +40,7 @@ fn is_ours(matcher: &&Matcher) -> bool {
 /// Every value that a selector names and wants; at last the selector as a whole.
 fn wanted(asked: &Asked) -> Vec<Option<(&str, String)>> {
     let wants = |matcher: &&Matcher| matches!(matcher.op, MatchOp::Equal | MatchOp::Re(_));
-    let named = asked.exactly.iter().filter(is_ours).filter(wants);
+    let named = asked.matchers.iter().filter(is_ours).filter(wants);
     let named = named.flat_map(|matcher| expression::values(matcher).into_iter().map(|of| (&*matcher.name, of)));
     // A pattern such as `stuck_.*` names none.
     named.filter(|(label, value)| *label == "le" || !value.contains(".*")).map(Some).chain([None]).collect()
