@@ -12,6 +12,9 @@
 //! (`0,3`: by their place in [`MODES`]) leaves modes out, for more rounds in the same time; the first is what the others are
 //! compared with. `PAYGAUGE_BENCH_DISK=no` has a PostgreSQL that waits for no disk: its waits are most of what one
 //! turn differs from the next by, and without them telemetry is a greater part of the work, so the ratio is a lower bound.
+//!
+//! `PAYGAUGE_BENCH_PACE=<flows a second>` is about waiting instead: flows begin at this pace, whether or not earlier ones
+//! have ended, and printed is how long their confirms took. Half of what a run without it shows is a shop's busy day.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -39,6 +42,7 @@ use paygauge::http::auth::keys::{self, Role};
 use pg_mock::PgMock;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 const CLIENTS: usize = 12;
 const WARM_UP: usize = 200;
@@ -62,8 +66,9 @@ const MODES: [Mode; 5] = [
 ];
 
 /// One run.
-#[derive(Clone, Copy)]
 struct Run {
+    /// How long each confirm took, in milliseconds.
+    confirms: Vec<f64>,
     flows_per_second: f64,
     cpu_us_per_flow: f64,
     /// Of all that ran on the machine.
@@ -99,6 +104,7 @@ async fn measure(cluster: &Cluster) {
     let modes: Vec<Mode> = std::env::var("PAYGAUGE_BENCH_MODES").map_or(MODES.to_vec(), |places| {
         places.split(',').map(|place| MODES[place.parse::<usize>().expect("a place in the list")]).collect()
     });
+    let pace = std::env::var("PAYGAUGE_BENCH_PACE").ok().map(|text| text.parse::<f64>().expect("a number"));
     let stage = Stage::build(cluster).await;
     let mut benches = Vec::new();
     for &mode in &modes {
@@ -107,12 +113,12 @@ async fn measure(cluster: &Cluster) {
         benches.push(bench);
     }
     stage.analyse().await;
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); modes.len()];
+    let mut runs: Vec<Vec<Run>> = modes.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds {
         let forwards: Vec<usize> = (0..modes.len()).collect();
         let order: Vec<usize> = if round % 2 == 0 { forwards } else { forwards.into_iter().rev().collect() };
         for mode in order {
-            let run = benches[mode].run(flows).await;
+            let run = benches[mode].run(flows, pace).await;
             eprintln!(
                 "round {:>2}/{rounds}  {:<24} {:>7.1} flows/s  {:>7.0} µs CPU/flow  {:>6.1} MiB",
                 round + 1,
@@ -124,11 +130,15 @@ async fn measure(cluster: &Cluster) {
             runs[mode].push(run);
         }
     }
-    report(&modes, &runs, flows);
+    println!("\n{rounds} rounds of {flows} flows (order, confirm, cancel)");
+    match pace {
+        None => report_work(&modes, &runs),
+        Some(pace) => report_waits(&modes, &runs, pace),
+    }
 }
 
-fn report(modes: &[Mode], runs: &[Vec<Run>], flows: usize) {
-    println!("\n{} rounds of {flows} flows (order, confirm, cancel), {CLIENTS} clients\n", runs[0].len());
+fn report_work(modes: &[Mode], runs: &[Vec<Run>]) {
+    println!("{CLIENTS} clients\n");
     println!(
         "| telemetry | flows/s | of off | quartiles | mean | CPU µs/flow | more than off, per operation | quartiles | mean \
          | machine, µs/flow | of off | RSS |"
@@ -156,6 +166,33 @@ fn report(modes: &[Mode], runs: &[Vec<Run>], flows: usize) {
             at(&sorted(of_mode.iter().map(|run| run.machine_us_per_flow)), 0.5),
             at(&machine, 0.5),
             of_mode.last().map_or(0.0, |run| run.rss_mib),
+        );
+    }
+}
+
+/// A tail needs many values: it is that of so many rounds together.
+const ROUNDS_OF_A_TAIL: usize = 10;
+
+fn report_waits(modes: &[Mode], runs: &[Vec<Run>], pace: f64) {
+    println!("one begins every {:.1} ms; confirms, in milliseconds\n", 1e3 / pace);
+    println!("| telemetry | confirms | p50 | p99 | p99.9 | p50, more than off | p99, more than off | p99, of off |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let confirms = |runs: &[Run]| sorted(runs.iter().flat_map(|run| run.confirms.iter().copied()));
+    for (mode, of_mode) in modes.iter().zip(runs) {
+        let all = confirms(of_mode);
+        let tails = of_mode.chunks_exact(ROUNDS_OF_A_TAIL).zip(runs[0].chunks_exact(ROUNDS_OF_A_TAIL));
+        let tails: Vec<_> = tails.map(|(on, off)| (confirms(on), confirms(off))).collect();
+        let more = |part| mean(&sorted(tails.iter().map(|(on, off)| at(on, part) - at(off, part))));
+        let ((middle, middle_error), (tail, tail_error)) = (more(0.5), more(0.99));
+        let (ratio, ratio_error) = mean(&sorted(tails.iter().map(|(on, off)| at(on, 0.99) / at(off, 0.99))));
+        println!(
+            "| {} | {} | {:.2} | {:.2} | {:.2} | {middle:+.2} ± {middle_error:.2} | {tail:+.2} ± {tail_error:.2} \
+             | {ratio:.3} ± {ratio_error:.3} |",
+            mode.name,
+            all.len(),
+            at(&all, 0.5),
+            at(&all, 0.99),
+            at(&all, 0.999),
         );
     }
 }
@@ -208,12 +245,16 @@ impl Bench {
         Self { server, shop }
     }
 
-    async fn run(&self, flows: usize) -> Run {
+    async fn run(&self, flows: usize, pace: Option<f64>) -> Run {
         let (cpu, machine, started) = (self.server.cpu(), machine_cpu(), Instant::now());
-        self.shop.flows(flows).await;
+        let confirms = match pace {
+            None => self.shop.flows(flows).await,
+            Some(pace) => self.shop.paced_flows(flows, pace).await,
+        };
         let (elapsed, cpu, machine) = (started.elapsed(), self.server.cpu() - cpu, machine_cpu() - machine);
         let per_flow = 1.0 / flows as f64;
         Run {
+            confirms,
             flows_per_second: flows as f64 / elapsed.as_secs_f64(),
             cpu_us_per_flow: cpu.as_secs_f64() * 1e6 * per_flow,
             machine_us_per_flow: machine.as_secs_f64() * 1e6 * per_flow,
@@ -364,35 +405,50 @@ impl Shop {
         answer.json().await.expect("JSON")
     }
 
-    /// So many flows by all clients together.
-    async fn flows(self: &Arc<Self>, flows: usize) {
+    /// So many flows by all clients together; how long each confirm took, in milliseconds.
+    async fn flows(self: &Arc<Self>, flows: usize) -> Vec<f64> {
         let next = Arc::new(AtomicUsize::new(0));
         let clients = (0..CLIENTS).map(|_| {
             let (shop, next) = (Arc::clone(self), Arc::clone(&next));
-            tokio::spawn(async move {
+            async move {
+                let mut confirms = Vec::new();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= flows {
-                        return;
+                        return confirms;
                     }
-                    shop.flow(number).await;
+                    confirms.push(shop.flow(number).await);
                 }
-            })
+            }
         });
-        for client in clients.collect::<Vec<_>>() {
-            client.await.expect("no panic");
-        }
+        clients.collect::<JoinSet<_>>().join_all().await.concat()
     }
 
-    async fn flow(&self, number: usize) {
+    /// The same, begun at an even pace.
+    async fn paced_flows(self: &Arc<Self>, flows: usize, per_second: f64) -> Vec<f64> {
+        let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / per_second));
+        let mut begun = JoinSet::new();
+        for number in 0..flows {
+            tick.tick().await;
+            let shop = Arc::clone(self);
+            begun.spawn(async move { shop.flow(number).await });
+        }
+        begun.join_all().await
+    }
+
+    /// One buyer; how long the confirm took, in milliseconds.
+    async fn flow(&self, number: usize) -> f64 {
         let product = &self.products[number % PRODUCTS];
         let order = self.ask("/v1/orders", &json!({ "lines": [{ "productId": product, "quantity": 1 }] })).await;
         let id = order["id"].as_str().expect("an id");
         let key = self.mock.pay(id, PRICE);
         let body = json!({ "paymentKey": key, "orderId": id, "amount": PRICE });
+        let asked = Instant::now();
         let payment = self.ask("/v1/payments/confirm", &body).await;
+        let confirm = asked.elapsed().as_secs_f64() * 1e3;
         let payment = payment["id"].as_str().expect("an id");
         self.ask(&format!("/v1/payments/{payment}/cancel"), &json!({ "reason": "changed my mind" })).await;
+        confirm
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::database::{self, Outage};
 use crate::support::eventually;
 use crate::support::served::Served;
-use crate::support::shop::{Answer, PATIENCE, Shop, confirm_body, invariants_client};
+use crate::support::shop::{Answer, PATIENCE, Shop, ShopOptions, WINDOW, confirm_body, invariants_client};
 
 /// No request may take longer, whatever happens to the database.
 const LONGEST: Duration = Duration::from_secs(8);
@@ -55,11 +55,13 @@ async fn readiness_names_what_is_missing_and_life_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_takes_nothing_new_says_so_and_finishes_the_confirm_in_hand() {
-    let shop = Shop::open().await;
+    let mut options = ShopOptions::waiting_for_the_pg();
+    options.settings.shutdown_grace = PATIENCE;
+    let shop = Shop::with(options).await;
     let product = shop.product(12_000, 5).await;
     let order = shop.order(&product, 1).await;
     let key = shop.pay(&order);
-    shop.mock.script(Rule::confirm(Behaviour::Delay { ms: 800 }));
+    shop.mock.script(Rule::confirm(WINDOW));
     let (database, base) = (shop.database.clone(), shop.base.clone());
     let ops = format!("http://{}", shop.running.ops_addr());
     let confirm = tokio::spawn({
@@ -69,7 +71,7 @@ async fn a_shutdown_takes_nothing_new_says_so_and_finishes_the_confirm_in_hand()
     eventually("the PG is asked", PATIENCE, async || (shop.mock.book().calls.confirm == 1).then_some(())).await;
     let (mock, running) = (shop.mock, shop.running);
     let stopping = tokio::spawn(running.stop());
-    let said = eventually("it says that it is stopping", Duration::from_secs(2), async || {
+    let said = eventually("it says that it is stopping", PATIENCE, async || {
         ask(&ops, "/readyz").await.filter(|ready| missing(ready).contains(&"running".to_owned()))
     })
     .await;
@@ -91,7 +93,7 @@ async fn sigterm_in_the_middle_of_a_confirm_loses_nothing_and_ends_well() {
     let product = new_product(&served).await;
     let (order, amount) = new_order(&served, &product).await;
     let body = json!({ "paymentKey": served.mock.pay(&order, amount), "orderId": order, "amount": amount });
-    served.mock.script(Rule::confirm(Behaviour::Delay { ms: 500 }));
+    served.mock.script(Rule::confirm(WINDOW));
     let secret = served.secret.clone();
     let confirm = tokio::spawn(async move { secret.post("/v1/payments/confirm", &body).await });
     eventually("the PG is asked", PATIENCE, async || (served.mock.book().calls.confirm == 1).then_some(())).await;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{all, brief, close_disagreeing, confirm_there, deaf, lately, one, origin, run, run_twice, settings};
 use crate::support::eventually;
 use crate::support::served::Served;
-use crate::support::shop::{PATIENCE, Shop, ShopOptions, confirm_body};
+use crate::support::shop::{PATIENCE, Shop, ShopOptions, WINDOW, confirm_body};
 
 fn server_error() -> Behaviour {
     Behaviour::ErrorBefore { status: 500, code: "COMMON_ERROR".to_owned() }
@@ -251,11 +251,13 @@ async fn a_busy_shop_gives_no_false_alarm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_at_once_are_one_run() {
-    let shop = deaf(settings()).await;
+    let patient = ShopOptions::waiting_for_the_pg();
+    let settings = Settings { provider_deadline: patient.settings.provider_deadline, ..settings() };
+    let shop = Shop::with(ShopOptions { worker: false, webhooks: false, settings, ..patient }).await;
     let product = shop.product(12_000, 5).await;
     let (order, _) = shop.paid(&product, 1).await;
     shop.mock.cancel_in_console(&shop.payment_key(&order.id), 1_000);
-    shop.mock.script(Rule::transactions(Behaviour::ApproveThenHang { ms: 800 }));
+    shop.mock.script(Rule::transactions(WINDOW));
     let app = shop.running.app();
     let origin = origin();
     let slow = reconcile::run(app, lately(), &origin);
