@@ -8,7 +8,9 @@
 //! In an ordinary run each verb × point × death meets one of the behaviours, another one each time along the list;
 //! `PAYGAUGE_CRASH_MATRIX=all` runs every cell. `--nocapture` tells the matrix's size.
 
+mod asked;
 mod cell;
+mod moods;
 mod scene;
 mod verbs;
 
@@ -23,7 +25,8 @@ use paygauge::telemetry::labels::{ProviderOperation, Tx};
 use tokio::runtime::Builder;
 
 use self::cell::{Cell, Death, World};
-use self::verbs::{Mood, Verb};
+use self::moods::Mood;
+use self::verbs::Verb;
 
 /// Cells at a time: most of a cell's time is waiting.
 const AT_A_TIME: usize = 8;

@@ -17,8 +17,10 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+use super::asked::Asked;
+use super::moods::Mood;
 use super::scene::Scene;
-use super::verbs::{Asked, Mood, Verb};
+use super::verbs::Verb;
 use crate::support::shop::{Client, PATIENCE, Shop, config, invariants_client, settings};
 use crate::support::{database, eventually, invariants};
 

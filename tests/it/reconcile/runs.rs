@@ -252,7 +252,8 @@ async fn a_busy_shop_gives_no_false_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_at_once_are_one_run() {
     let patient = ShopOptions::waiting_for_the_pg();
-    let settings = Settings { provider_deadline: patient.settings.provider_deadline, ..settings() };
+    let long = patient.settings.provider_deadline;
+    let settings = Settings { provider_deadline: long, worker_lease: long, ..settings() };
     let shop = Shop::with(ShopOptions { worker: false, webhooks: false, settings, ..patient }).await;
     let product = shop.product(12_000, 5).await;
     let (order, _) = shop.paid(&product, 1).await;
