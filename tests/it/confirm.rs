@@ -326,6 +326,7 @@ async fn a_buyer_who_hangs_up_does_not_stop_the_confirm() {
     let impatient = tokio::spawn(order.buyer.raw(reqwest::Method::POST, "/v1/payments/confirm").json(&body).send());
     eventually("the PG is asked", PATIENCE, async || (shop.mock.book().calls.confirm == 1).then_some(())).await;
     impatient.abort();
+    assert!(impatient.await.is_err_and(|end| end.is_cancelled()), "it hung up before there was an answer");
     let now = shop.order_becomes(&order.id, "paid").await;
     let payment = now.text("paymentId");
     let timeline = shop.kinds(&order.id).await;

@@ -46,7 +46,7 @@ const NO_VERB: &[(Tx, &str)] = &[
 fn no_crash_between_two_steps_loses_money_or_stock() {
     let started = Instant::now();
     let scenes: Vec<(Verb, Mood)> =
-        Verb::ALL.iter().flat_map(|&verb| verb.moods().iter().map(move |&mood| (verb, mood))).collect();
+        Verb::ALL.iter().flat_map(|&verb| verb.moods().into_iter().map(move |mood| (verb, mood))).collect();
     let controls = side_by_side("runs without a crash", &scenes, async |world, &(verb, mood)| {
         cell::control(world, verb, mood).await
     });

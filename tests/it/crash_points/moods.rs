@@ -25,65 +25,51 @@ pub enum Mood {
     SecondErrs,
 }
 
-const ONE_CALL: &[Mood] = &[
-    Mood::Approve,
-    Mood::Decline,
-    Mood::ApproveThenHang,
-    Mood::ApproveThenDrop,
-    Mood::ErrorBefore,
-    Mood::ErrorAfter,
-    Mood::Conflict,
-    Mood::Garbage,
-    Mood::Mismatch,
-    Mood::TooMany,
-];
+impl Mood {
+    const ALL: [Self; 13] = [
+        Self::Approve,
+        Self::Decline,
+        Self::ApproveThenHang,
+        Self::ApproveThenDrop,
+        Self::ErrorBefore,
+        Self::ErrorAfter,
+        Self::Conflict,
+        Self::Garbage,
+        Self::Mismatch,
+        Self::TooMany,
+        Self::SecondDeclines,
+        Self::SecondDrops,
+        Self::SecondErrs,
+    ];
 
-const TWO_CALLS: &[Mood] = &[
-    Mood::Approve,
-    Mood::Decline,
-    Mood::ApproveThenHang,
-    Mood::ApproveThenDrop,
-    Mood::ErrorBefore,
-    Mood::ErrorAfter,
-    Mood::Conflict,
-    Mood::Garbage,
-    Mood::TooMany,
-    Mood::SecondDeclines,
-    Mood::SecondDrops,
-    Mood::SecondErrs,
-];
-
-/// A lookup that lies about a deposit makes a reversal, and a deposit goes back only by hand.
-const DEPOSIT: &[Mood] = &[
-    Mood::Approve,
-    Mood::Decline,
-    Mood::ApproveThenHang,
-    Mood::ApproveThenDrop,
-    Mood::ErrorBefore,
-    Mood::Conflict,
-    Mood::Garbage,
-    Mood::TooMany,
-];
+    const fn is_of_a_second_call(self) -> bool {
+        matches!(self, Self::SecondDeclines | Self::SecondDrops | Self::SecondErrs)
+    }
+}
 
 /// What a PG gives back that gives back something else than it was asked for.
 const LESS: i64 = 3_000;
 
 impl Verb {
     /// What the PG can do to it.
-    pub fn moods(self) -> &'static [Mood] {
-        match self {
+    pub fn moods(self) -> Vec<Mood> {
+        let is_possible = |mood: &Mood| match self {
             Self::Order | Self::OrdersTogether | Self::CancelOrder | Self::WebhookReceive | Self::Expire => {
-                &[Mood::Approve]
+                *mood == Mood::Approve
             }
-            Self::RecoverConfirm | Self::RecoverCancel | Self::ReconcileCancel | Self::ReconcileApproval => TWO_CALLS,
+            Self::RecoverConfirm | Self::RecoverCancel | Self::ReconcileCancel | Self::ReconcileApproval => {
+                *mood != Mood::Mismatch
+            }
             Self::Confirm
             | Self::CancelPart
             | Self::CancelAll
             | Self::WebhookCanceled
             | Self::RecoverApproval
-            | Self::RecoverCanceled => ONE_CALL,
-            Self::WebhookDeposit => DEPOSIT,
-        }
+            | Self::RecoverCanceled => !mood.is_of_a_second_call(),
+            // A lookup that lies about a deposit makes a reversal, and a deposit goes back only by hand.
+            Self::WebhookDeposit => !matches!(mood, Mood::Mismatch | Mood::ErrorAfter) && !mood.is_of_a_second_call(),
+        };
+        Mood::ALL.into_iter().filter(is_possible).collect()
     }
 
     /// Puts the PG into its mood.
